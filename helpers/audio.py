@@ -1,0 +1,212 @@
+"""Sound in and out: files, rates, levels, frames with overlap-add, and the STFT.
+
+Arrays are float32 in [-1, 1] full scale, shape `(samples,)` for one channel.
+Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, overlap-add).
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soundfile as sf
+import soxr
+
+SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
+WIN_LENGTH = 512  # samples, 32 ms
+HOP_LENGTH = 256  # samples, 16 ms
+SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
+
+
+class AudioError(ValueError):
+    """A file that cannot be read or written; the message names it and the remedy in one line."""
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def open_audio(path: Path) -> sf.SoundFile:
+    """Open an audio file for reading, or say in one line why not.
+
+    Raises AudioError for a missing path, a folder, an empty file, or one that libsndfile
+    does not know.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AudioError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder, not an audio file; name a file in it")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty; copy or record it again")
+    try:
+        return sf.SoundFile(path)
+    except (sf.LibsndfileError, OSError) as error:
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise AudioError(
+            f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first"
+        ) from error
+
+
+def read_blocks(
+    source: sf.SoundFile, block_length: int
+) -> Iterator[np.ndarray]:
+    """Blocks of an open file, float32 `(n, channels)`, n <= `block_length`, none empty.
+
+    Raises AudioError when the data ends before the header says, or holds NaN or infinity.
+    """
+    while True:
+        try:
+            block = source.read(block_length, dtype="float32", always_2d=True)
+        except (sf.LibsndfileError, RuntimeError) as error:
+            raise AudioError(
+                f"{source.name}: damaged after {source.tell() / source.samplerate:.1f} s; "
+                "copy it again from its source"
+            ) from error
+        if len(block) == 0:
+            break
+        if not np.isfinite(block).all():
+            raise AudioError(
+                f"{source.name}: holds NaN or infinite samples; export it again as PCM"
+            )
+        yield block
+    if source.tell() < source.frames:
+        raise AudioError(
+            f"{source.name}: truncated, {source.tell()} of {source.frames} samples are there; "
+            "copy it again from its source"
+        )
+
+
+def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
+    """The one loader: a whole file as mono at `sr` Hz, float32 `(samples,)`.
+
+    Channels are averaged; another rate is converted with soxr. For files of any length use
+    `helpers.denoise`, which streams. Raises AudioError as `open_audio` and `read_blocks` do,
+    and for a file without samples.
+    """
+    with open_audio(path) as source:
+        blocks = list(read_blocks(source, 1 << 20))
+        if not blocks:
+            raise AudioError(f"{path}: holds no samples; record it again")
+        mono = np.concatenate(blocks).mean(axis=1)
+        return resample(mono, source.samplerate, sr)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` only when the block ends well.
+
+    Raises AudioError when `path` exists and `overwrite` is false, or its folder cannot be
+    written. Nothing half-written is left behind.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise AudioError(f"{path}: exists already; choose another name or pass --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise AudioError(
+            f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp made it private
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, samples: np.ndarray, sr: int = SAMPLE_RATE, overwrite: bool = False) -> None:
+    """Write float samples `(samples,)` or `(samples, channels)` as 16-bit FLAC (RFC 9639).
+
+    Values beyond full scale are clipped. Raises AudioError as `atomic_path` does.
+    """
+    with atomic_path(path, overwrite) as temporary:
+        sf.write(temporary, np.clip(samples, -1, 1), sr, format="FLAC", subtype="PCM_16")
+
+
+def resample(samples: np.ndarray, sr_in: float, sr_out: float) -> np.ndarray:
+    """Convert the rate with soxr (https://sourceforge.net/p/soxr), along the first axis."""
+    samples = np.asarray(samples, np.float32)
+    return samples if sr_in == sr_out else soxr.resample(samples, sr_in, sr_out)
+
+
+# --- levels -----------------------------------------------------------------------------------
+
+
+def level_db(samples: np.ndarray) -> float:
+    """Root-mean-square level in dB re full scale, never below SILENCE_DB."""
+    power = np.mean(np.square(samples, dtype=np.float64)) if np.size(samples) else 0.0
+    return float(10 * np.log10(max(power, 10 ** (SILENCE_DB / 10))))
+
+
+def set_level(samples: np.ndarray, target_db: float) -> np.ndarray:
+    """Scale to an RMS level in dBFS; digital silence stays silence."""
+    level = level_db(samples)
+    gain = 0.0 if level <= SILENCE_DB else 10 ** ((target_db - level) / 20)
+    return np.asarray(samples, np.float32) * np.float32(gain)
+
+
+# --- frames and the STFT ----------------------------------------------------------------------
+
+
+def hann(length: int) -> np.ndarray:
+    """Periodic Hann window, float64 `(length,)`: its copies half a length apart sum to one."""
+    return scipy.signal.get_window("hann", length, fftbins=True)
+
+
+def root_hann(length: int) -> np.ndarray:
+    """Square root of the periodic Hann window, for use before and after a transform."""
+    return np.sqrt(hann(length))
+
+
+def frame(samples: np.ndarray, win_length: int, hop_length: int) -> np.ndarray:
+    """Overlapping frames `(frames, win_length)` that cover every sample.
+
+    `win_length - hop_length` zeros stand before the first sample and enough behind the last,
+    so that each sample lies in `win_length / hop_length` frames and `overlap_add` gives it back.
+    """
+    overlap = win_length - hop_length
+    n_frames = -(-(len(samples) + overlap) // hop_length)
+    padded = np.zeros(overlap + n_frames * hop_length, samples.dtype)
+    padded[overlap : overlap + len(samples)] = samples
+    return np.lib.stride_tricks.sliding_window_view(padded, win_length)[::hop_length]
+
+
+def overlap_add(frames: np.ndarray, hop_length: int, n_samples: int) -> np.ndarray:
+    """Sum frames `(frames, win_length)` at their places: the inverse of `frame`, `(n_samples,)`.
+
+    Exact when the products of analysis and synthesis windows sum to one over the overlaps
+    (constant overlap-add; Allen and Rabiner, Proc. IEEE 65(11), 1977).
+    """
+    n_frames, win_length = frames.shape
+    total = np.zeros((n_frames - 1) * hop_length + win_length, frames.dtype)
+    for i, one in enumerate(frames):
+        total[i * hop_length : i * hop_length + win_length] += one
+    overlap = win_length - hop_length
+    return total[overlap : overlap + n_samples]
+
+
+def stft(
+    samples: np.ndarray, win_length: int = WIN_LENGTH, hop_length: int = HOP_LENGTH
+) -> np.ndarray:
+    """Root-Hann STFT, complex `(frames, win_length // 2 + 1)`, rows in time."""
+    return np.fft.rfft(frame(samples, win_length, hop_length) * root_hann(win_length))
+
+
+def istft(S: np.ndarray, n_samples: int, hop_length: int = HOP_LENGTH) -> np.ndarray:
+    """Inverse of `stft`, float64 `(n_samples,)`, exact to rounding where the hop is half a window."""
+    win_length = 2 * (S.shape[1] - 1)
+    return overlap_add(np.fft.irfft(S) * root_hann(win_length), hop_length, n_samples)
+
+
+def power_db(power: np.ndarray, reference: float = 1.0) -> np.ndarray:
+    """Power to dB re `reference`, floored at SILENCE_DB."""
+    return 10 * np.log10(np.maximum(np.abs(power) / reference, 10 ** (SILENCE_DB / 10)))

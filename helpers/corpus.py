@@ -1,0 +1,159 @@
+"""Which utterances exist, where they lie, who speaks, and which split they belong to.
+
+Reads the LibriSpeech layout `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac`
+(Panayotov et al., ICASSP 2015). Taught in `01_dataset`.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pandas as pd
+import soundfile as sf
+
+ROOT = Path(__file__).resolve().parents[1]
+SPLIT_SEED = 0
+SPLITS = ("train", "validation", "test", "other")
+OFFICIAL_SPEAKERS = 20  # an official subset with fewer speakers is only a slice of it
+OFFICIAL = {"train-clean": "train", "dev-clean": "validation", "test-clean": "test"}
+SUBSETS = {  # hours and speakers of the whole corpus, Panayotov et al., table 1
+    "dev-clean": (5.4, 40),
+    "test-clean": (5.4, 40),
+    "dev-other": (5.3, 33),
+    "test-other": (5.1, 33),
+    "train-clean-100": (100.6, 251),
+    "train-clean-360": (363.6, 921),
+    "train-other-500": (496.7, 1166),
+}
+
+
+class CorpusError(RuntimeError):
+    """No usable corpus; the message names the place and the remedy in one line."""
+
+
+def find_data(name: str) -> Path | None:
+    """The one place where data is looked for: `name` is "LibriSpeech" or "noise".
+
+    In order: the environment variable (DENOISER_CORPUS, DENOISER_NOISE), `data/<name>`,
+    `../shared/<name>`. None when there is none; CorpusError when the variable names no folder.
+    """
+    variable = {"LibriSpeech": "DENOISER_CORPUS", "noise": "DENOISER_NOISE"}[name]
+    if chosen := os.environ.get(variable):
+        folder = Path(chosen).expanduser()
+        folder = folder if folder.is_absolute() else ROOT / folder
+        if not folder.is_dir():
+            raise CorpusError(f"{variable}={chosen}: no such folder; correct or unset {variable}")
+        return folder
+    for folder in (ROOT / "data" / name, ROOT.parent / "shared" / name):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def find_corpus(verbose: bool = True) -> Path:
+    """The speech corpus to use, falling back to the bundled sample; the choice is printed."""
+    folder = find_data("LibriSpeech") or ROOT / "data" / "sample"
+    if verbose:
+        note = " (the bundled sample of synthetic voices)" if is_sample(folder) else ""
+        print(f"Corpus: {shown(folder)}{note}")
+    return folder
+
+
+def find_noise(verbose: bool = True) -> Path | None:
+    """The folder of recorded noise, or None where only synthetic noise is at hand; printed."""
+    folder = find_data("noise")
+    if verbose:
+        print(f"Recorded noise: {shown(folder) if folder else 'none found, synthetic noise only'}")
+    return folder
+
+
+def is_sample(folder: Path) -> bool:
+    """Whether this corpus is the bundled sample of synthetic voices."""
+    return Path(folder).resolve() == (ROOT / "data" / "sample").resolve()
+
+
+def shown(path: Path) -> str:
+    """A path as it reads from the project's root, without one machine's folders."""
+    path = Path(path).resolve()
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT.parent) else str(path)
+
+
+def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
+    """One row an utterance, sorted by its id, with its split.
+
+    Columns: utterance, subset, speaker, chapter, sex ("F", "M" or None), seconds, text (None
+    without a transcript), path, split (see `add_splits`). Raises CorpusError for a folder
+    without LibriSpeech files.
+    """
+    folder = Path(folder)
+    files = sorted(
+        path
+        for path in folder.glob("*/*/*/*.flac")
+        if subsets is None or path.parts[-4] in subsets
+    )
+    if not files:
+        raise CorpusError(
+            f"{folder}: no <subset>/<speaker>/<chapter>/*.flac here; "
+            "run `python -m helpers download dev-clean` or set DENOISER_CORPUS"
+        )
+    sexes, texts = read_sexes(folder), read_transcripts(folder)
+    rows = [
+        {
+            "utterance": path.stem,
+            "subset": path.parts[-4],
+            "speaker": path.parts[-3],
+            "chapter": path.parts[-2],
+            "sex": sexes.get(path.parts[-3]),
+            "seconds": sf.info(path).duration,
+            "text": texts.get(path.stem),
+            "path": path,
+        }
+        for path in files
+    ]
+    table = pd.DataFrame(rows).sort_values("utterance", ignore_index=True)
+    return add_splits(table)
+
+
+def read_sexes(folder: Path) -> dict[str, str]:
+    """Speaker id -> "F" or "M" from SPEAKERS.TXT, empty where there is none."""
+    listing = Path(folder) / "SPEAKERS.TXT"
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    fields = (line.split("|") for line in lines if "|" in line and not line.startswith(";"))
+    return {field[0].strip(): field[1].strip() for field in fields}
+
+
+def read_transcripts(folder: Path) -> dict[str, str]:
+    """Utterance id -> its text in capitals, from every `*.trans.txt`."""
+    texts = {}
+    for listing in Path(folder).glob("*/*/*/*.trans.txt"):
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            utterance, _, text = line.strip().partition(" ")
+            texts[utterance] = text
+    return texts
+
+
+def hash_split(key: str, seed: int = SPLIT_SEED) -> str:
+    """60 % train, 20 % validation, 20 % test by the SHA-256 of a key.
+
+    The answer for one key never depends on which others exist, so a split is stable when files
+    are added. The keys are speakers for speech and categories for recorded noise.
+    """
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return "train" if share < 0.6 else "validation" if share < 0.8 else "test"
+
+
+def add_splits(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `split`: a speaker stands in one split only.
+
+    The official roles are used where all three are there (train-clean-* train, dev-clean
+    validation, test-clean test; each with at least OFFICIAL_SPEAKERS speakers). Otherwise every
+    speaker of the clean subsets is put by `hash_split`. The *other* subsets are for
+    generalisation only: split "other".
+    """
+    role = table.subset.map(lambda s: next((r for p, r in OFFICIAL.items() if s.startswith(p)), ""))
+    speakers = table.groupby(role).speaker.nunique()
+    official = all(speakers.get(r, 0) >= OFFICIAL_SPEAKERS for r in OFFICIAL.values())
+    split = role.where(role != "", "train") if official else table.speaker.map(hash_split)
+    table["split"] = split.where(~table.subset.str.contains("other"), "other")
+    return table

@@ -1,0 +1,93 @@
+"""`tf.data` of (noisy, clean) training pairs, mixed on the fly and reproducible by item number.
+
+Taught in `02_noise` (mixing) and `03_waveform_autoencoder` (training).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from helpers import audio, noise, noise_bank
+
+SPEED_RANGE = (0.9, 1.1)  # resampling factor, changes pitch and tempo together
+EQUALISER_DB = 6.0  # largest gain of the random equaliser, either way
+
+
+def load_speech(paths: Iterable[Path], verbose: bool = True) -> np.ndarray:
+    """All utterances end to end, int16 `(samples,)` at 16 kHz: the pool that training cuts from."""
+    paths = list(paths)
+    cuts = [
+        np.int16(np.clip(audio.read(path), -1, 1) * 32767)
+        for path in tqdm(paths, "speech", disable=not verbose, leave=False)
+    ]
+    return np.concatenate(cuts)
+
+
+def cut_speech(speech: np.ndarray, rng: np.random.Generator, n_samples: int) -> np.ndarray:
+    """A random cut, float32 `(n_samples,)`, played faster or slower (Ko et al., Interspeech 2015)."""
+    speed = rng.uniform(*SPEED_RANGE)
+    length = min(int(np.ceil(n_samples * speed)) + 8, len(speech))
+    start = rng.integers(len(speech) - length + 1)
+    cut = speech[start : start + length].astype(np.float32) / 32768
+    cut = audio.resample(cut, length, length / speed)[:n_samples]
+    return np.pad(cut, (0, n_samples - len(cut)))
+
+
+def equalise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random smooth frequency response within +-EQUALISER_DB: other microphones, other rooms."""
+    spectrum = np.fft.rfft(samples)
+    gains_db = rng.uniform(-EQUALISER_DB, EQUALISER_DB, 7)
+    octaves = np.log2(np.maximum(np.arange(len(spectrum)) / len(spectrum), 2**-6))
+    curve = np.interp(octaves, np.arange(-6, 1), gains_db)
+    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(samples)).astype(np.float32)
+
+
+def example(
+    item: int, speech: np.ndarray, bank: noise_bank.NoiseBank, n_samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training pair number `item`: `(noisy, clean)`, float32 `(n_samples,)` each.
+
+    The same item, seed, speech and bank give the same pair bit for bit, so an interrupted
+    training goes on where it stopped. The shares and ranges stand in `noise_bank`.
+    """
+    rng = np.random.default_rng([seed, item])
+    clean = equalise(cut_speech(speech, rng, n_samples), rng)
+    clean = audio.set_level(clean, rng.uniform(*noise_bank.LEVEL_RANGE))
+    kind, snr_db = rng.random(), rng.uniform(*noise_bank.SNR_RANGE)
+    added = bank.draw(rng, n_samples)
+    if rng.random() < noise_bank.TWO_NOISES_SHARE:
+        added = added + 10 ** rng.uniform(-0.75, 0) * bank.draw(rng, n_samples)
+    silent = not clean.any() or not added.any()
+    if kind < noise_bank.CLEAN_SHARE or silent:
+        return clean, clean
+    clean, _, noisy = noise.mix(clean, added, snr_db)
+    if kind < noise_bank.CLEAN_SHARE + noise_bank.NOISE_ONLY_SHARE:
+        return noisy - clean, np.zeros_like(clean)
+    return noisy, clean
+
+
+def make_dataset(
+    speech: np.ndarray,
+    bank: noise_bank.NoiseBank,
+    seconds: float,
+    batch_size: int,
+    n_batches: int,
+    seed: int,
+    first_batch: int = 0,
+) -> tf.data.Dataset:
+    """Batches `(noisy, clean)` number `first_batch` to `n_batches - 1`, float32 `(batch, samples)`."""
+    n_samples = int(seconds * audio.SAMPLE_RATE)
+
+    def draw(item):
+        return example(int(item), speech, bank, n_samples, seed)
+
+    def pair(item):
+        noisy, clean = tf.numpy_function(draw, [item], [tf.float32, tf.float32])
+        return tf.ensure_shape(noisy, [n_samples]), tf.ensure_shape(clean, [n_samples])
+
+    items = tf.data.Dataset.range(first_batch * batch_size, n_batches * batch_size)
+    pairs = items.map(pair, num_parallel_calls=2, deterministic=True)
+    return pairs.batch(batch_size, drop_remainder=True).prefetch(4)

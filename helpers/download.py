@@ -1,0 +1,200 @@
+"""LibriSpeech from OpenSLR: one subset, resumed, checked, unpacked, put in its place.
+
+Source: https://www.openslr.org/12 (Panayotov et al., ICASSP 2015; CC BY 4.0), its mirrors and
+its `md5sum.txt`. The archive and what is unpacked of it lie in `.<dest>.partial` beside the
+destination, so that the destination never holds half a subset. Taught in `01_dataset`.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import requests
+from tqdm import tqdm
+
+MIRRORS = (
+    "https://www.openslr.org/resources/12/",
+    "https://us.openslr.org/resources/12/",
+    "https://openslr.elda.org/resources/12/",
+)
+MD5 = {
+    "dev-clean": "42e2234ba48799c1f50f24a7926300a1",
+    "dev-other": "c8d0bcc9cca99d4f8b62fcc847357931",
+    "test-clean": "32fa31d27d2e1cad72775fee3f4849a9",
+    "test-other": "fb5a50374b501bb3bac4815ee91d3135",
+    "train-clean-100": "2a93770f6d5c6c964bc36631d331a522",
+    "train-clean-360": "c0e676e450a7ff2f54aeade5171606fa",
+    "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
+}
+SIZES = {  # bytes of each archive
+    "dev-clean": 337_926_286,
+    "dev-other": 314_305_928,
+    "test-clean": 346_663_984,
+    "test-other": 328_757_843,
+    "train-clean-100": 6_387_309_499,
+    "train-clean-360": 23_049_477_885,
+    "train-other-500": 30_593_501_606,
+}
+SPACE_FACTOR = 2.1  # disk needed / archive: the archive, as much again unpacked, and some air
+RETRY_WAITS = (0, 2, 10)  # s, before each round through the mirrors
+TIMEOUT = (10, 60)  # s, to connect and between two pieces
+CHUNK = 1 << 16  # bytes
+
+
+class DownloadError(RuntimeError):
+    """A subset that could not be had; the message names it and the remedy in one line."""
+
+
+def download(
+    subset: str,
+    dest: Path,
+    *,
+    mirrors: Sequence[str] = MIRRORS,
+    checksums: Mapping[str, str] = MD5,
+    progress: bool = True,
+) -> Path:
+    """Put one LibriSpeech subset into `dest` (e.g. `data/LibriSpeech`), beside those there.
+
+    subset: one of the seven names in MD5; mirrors: URLs of folders that hold `<subset>.tar.gz`,
+    in the order of trial; checksums: subset -> MD5. Returns `<dest>/<subset>`, which is left
+    alone if it is there already. The same call resumes a broken transfer. Raises DownloadError:
+    unknown subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack.
+    """
+    if subset not in MD5:
+        raise DownloadError(f"{subset}: no subset of LibriSpeech; choose from {', '.join(MD5)}")
+    dest = Path(dest).expanduser().resolve()
+    if (dest / subset).exists():
+        print(f"{dest / subset} is already there and was left alone")
+        return dest / subset
+    work = work_folder(dest)
+    try:
+        check_disk(subset, work)
+        archive = fetch(subset, work, mirrors, checksums[subset], progress)
+        unpack(archive, subset, dest, progress)
+        archive.unlink()
+    except OSError as error:
+        raise DownloadError(f"{subset}: {error}; see to that and run it again") from error
+    finally:
+        with contextlib.suppress(OSError):  # it stays while something in it can be resumed
+            work.rmdir()
+    return dest / subset
+
+
+def work_folder(dest: Path) -> Path:
+    """Where archives lie and are unpacked: on the disk of `dest`, but where no reader looks."""
+    return (dest if dest.is_mount() else dest.parent) / f".{dest.name}.partial"
+
+
+def check_disk(subset: str, work: Path) -> None:
+    """Raise DownloadError, before anything is sent, if the disk cannot hold the subset."""
+    have = sum(path.stat().st_size for path in work.glob(f"{subset}.tar.gz*"))
+    need = SPACE_FACTOR * SIZES[subset] - have
+    free = shutil.disk_usage(next(p for p in (work, *work.parents) if p.exists())).free
+    if free < need:
+        raise DownloadError(
+            f"{subset}: {need / 1e9:.1f} GB needed for the archive and its contents, "
+            f"{free / 1e9:.1f} GB free in {work.parent}; make room or choose another folder"
+        )
+
+
+def fetch(subset: str, work: Path, mirrors: Sequence[str], md5: str, progress: bool) -> Path:
+    """The subset's archive in `work`, complete and with the right MD5.
+
+    Raises DownloadError after deleting an archive whose MD5 is wrong.
+    """
+    archive = work / f"{subset}.tar.gz"
+    work.mkdir(parents=True, exist_ok=True)
+    if not archive.exists():
+        part = archive.with_name(f"{archive.name}.part")
+        transfer(archive.name, part, mirrors, progress)
+        part.replace(archive)
+    with archive.open("rb") as file:
+        got = hashlib.file_digest(file, "md5").hexdigest()
+    if got != md5:
+        archive.unlink()
+        raise DownloadError(
+            f"{archive.name}: wrong checksum, MD5 expected {md5}, got {got}; "
+            "the archive was deleted, run the download again"
+        )
+    return archive
+
+
+def transfer(name: str, part: Path, mirrors: Sequence[str], progress: bool) -> None:
+    """Bring the whole of `name` into `part`, from whichever mirrors are up.
+
+    When one fails, the next continues the same `part`; after the last comes a wait and the
+    first again. Raises DownloadError when all rounds failed.
+    """
+    failure = "there is no mirror to ask"
+    for wait in RETRY_WAITS:
+        time.sleep(wait)
+        for mirror in mirrors:
+            try:
+                return resume(f"{mirror.rstrip('/')}/{name}", part, progress)
+            except requests.RequestException as error:
+                failure = f"{mirror}: {error}"
+                if progress:
+                    tqdm.write(f"{failure}; trying elsewhere")
+    have = part.stat().st_size if part.exists() else 0
+    raise DownloadError(
+        f"{name}: no mirror sent all of it (last, {failure}); "
+        f"run it again to go on from {have / 1e6:.1f} MB"
+    )
+
+
+def resume(url: str, part: Path, progress: bool) -> None:
+    """Append to `part` what it lacks of `url` (HTTP Range, RFC 9110, 14.2).
+
+    A server that ignores Range sends all of it again, and `part` starts anew. Raises
+    requests.RequestException when the server refuses or the connection breaks.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is left to send
+        response.raise_for_status()
+        start = have if response.status_code == requests.codes.partial_content else 0
+        total = start + int(response.headers.get("Content-Length", 0))
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not progress)
+        bar.set_description(part.stem)
+        with part.open("ab" if start else "wb") as file, bar:
+            for chunk in response.iter_content(CHUNK):
+                bar.update(file.write(chunk))
+
+
+def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
+    """Unpack beside `dest`, then move into it: files that all subsets share, then the subset.
+
+    Raises DownloadError after deleting an archive that lacks the subset, or that has a member
+    which would land outside (the "data" filter of PEP 706).
+    """
+    folder = archive.with_name(f"{subset}.unpacked")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    try:
+        with tarfile.open(archive) as tar:
+            members = tqdm(tar, desc=f"unpack {subset}", unit=" files", disable=not progress)
+            tar.extractall(folder, members, filter="data")
+        if not (folder / "LibriSpeech" / subset).is_dir():
+            raise tarfile.ReadError(f"there is no LibriSpeech/{subset} in it")
+        install(folder / "LibriSpeech", subset, dest)
+    except tarfile.TarError as error:
+        archive.unlink()
+        raise DownloadError(
+            f"{archive.name}: not unpacked ({error}); the archive was deleted, distrust its mirror"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def install(folder: Path, subset: str, dest: Path) -> None:
+    """Move `<folder>/<subset>` into `dest` in one step, after the text files missing there."""
+    dest.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not (dest / path.name).exists():
+            path.rename(dest / path.name)
+    (folder / subset).rename(dest / subset)

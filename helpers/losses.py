@@ -1,0 +1,77 @@
+"""Losses on waveforms `(batch, samples)`, float32: compressed spectra and SI-SDR.
+
+Taught in `04_spectrogram_autoencoder`.
+"""
+
+import keras
+import tensorflow as tf
+
+from helpers import audio
+
+COMPRESSION = 0.3  # exponent on magnitudes
+NOISE_ONLY_DB = -35.0  # dBFS, the talker against whom a pause is weighed
+MAX_SI_SDR = 35.0  # dB, better than this earns nothing more
+TINY = 1e-8
+
+
+def spectrum(samples: tf.Tensor, win_length: int, hop_length: int) -> tf.Tensor:
+    """Root-Hann STFT, complex64 `(batch, frames, win_length // 2 + 1)`, as `audio.stft`."""
+    overlap = win_length - hop_length
+    padded = tf.pad(samples, [[0, 0], [overlap, overlap + (-samples.shape[1]) % hop_length]])
+    frames = tf.signal.frame(padded, win_length, hop_length)
+    return tf.signal.rfft(frames * audio.root_hann(win_length).astype("float32"))
+
+
+def compress(S: tf.Tensor, exponent: float = COMPRESSION) -> tuple[tf.Tensor, tf.Tensor]:
+    """Magnitude to a power, phase kept: `(magnitude**exponent, S * magnitude**(exponent - 1))`.
+
+    The square of a tiny constant under the root keeps the gradient finite at silence.
+    """
+    power = tf.square(tf.math.real(S)) + tf.square(tf.math.imag(S)) + 1e-9
+    magnitude = power ** (exponent / 2)
+    return magnitude, S * tf.cast(magnitude * power**-0.5, S.dtype)
+
+
+def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB, `(batch,)` (Le Roux et al., ICASSP 2019).
+
+    0 where the clean signal is silent: the measure says nothing there.
+    """
+    energy = tf.reduce_sum(clean**2, -1, keepdims=True)
+    target = tf.reduce_sum(clean * denoised, -1, keepdims=True) / (energy + TINY) * clean
+    ratio = (tf.reduce_sum(target**2, -1) + TINY) / (tf.reduce_sum((denoised - target) ** 2, -1) + TINY)
+    return tf.where(energy[:, 0] > TINY, 10 * tf.math.log(ratio) / tf.math.log(10.0), 0.0)
+
+
+@keras.saving.register_keras_serializable("denoiser")
+class DenoisingLoss(keras.losses.Loss):
+    """0.7 x magnitude + 0.3 x complex error of compressed spectra, minus a little SI-SDR.
+
+    Both signals are first scaled to a clean level of one, so that a quiet talker counts as much
+    as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB. Compressed spectra: Braun and Tashev, "A
+    consolidated view of loss functions for supervised deep learning-based speech enhancement",
+    TSP 2021. SI-SDR enters in units of 10 dB, bounded at MAX_SI_SDR, times `si_sdr_weight`.
+    """
+
+    def __init__(self, win_length=512, hop_length=256, si_sdr_weight=0.05, name="denoising", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.win_length, self.hop_length, self.si_sdr_weight = win_length, hop_length, si_sdr_weight
+
+    def call(self, clean, denoised):
+        power = tf.reduce_mean(clean**2, -1)
+        power = tf.where(power > TINY**2, power, 10 ** (NOISE_ONLY_DB / 10))
+        scale = tf.math.rsqrt(power)[:, None]
+        clean, denoised = clean * scale, denoised * scale
+        spectra = [spectrum(x, self.win_length, self.hop_length) for x in (clean, denoised)]
+        (mag, cplx), (mag_hat, cplx_hat) = [compress(S) for S in spectra]
+        magnitude_error = tf.reduce_mean((mag - mag_hat) ** 2, [1, 2])
+        complex_error = tf.reduce_mean(tf.abs(cplx - cplx_hat) ** 2, [1, 2])
+        ratio = tf.minimum(si_sdr(clean, denoised), MAX_SI_SDR) / 10
+        return 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
+
+    def get_config(self):
+        return super().get_config() | {
+            "win_length": self.win_length,
+            "hop_length": self.hop_length,
+            "si_sdr_weight": self.si_sdr_weight,
+        }

@@ -1,0 +1,113 @@
+"""The training noise: its distribution, written down here only, and a bank rendered once.
+
+Making noise takes longer than mixing it, so training draws random cuts of a bank. Taught in
+`02_noise`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from helpers import audio, noise
+
+KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
+    "coloured": 0.25,
+    "whine": 0.08,
+    "tones": 0.10,
+    "buzz": 0.08,
+    "sparks": 0.08,
+    "electrical": 0.08,
+    "recorded": 0.33,  # half of it whole, half high-passed; without recordings: coloured
+}
+LOW_RANGE = (1_500.0, 6_000.0)  # Hz, of the band's lower edge
+HIGH_RANGE = (5_000.0, 8_000.0)  # Hz, of the band's upper edge; half the clips reach 8 kHz
+SLOPE_RANGE = (-9.0, 6.0)  # dB per octave, of coloured noise
+SNR_RANGE = (-10.0, 25.0)  # dB, uniform
+LEVEL_RANGE = (-55.0, -15.0)  # dBFS RMS of the speech, uniform
+CLEAN_SHARE = 0.10  # examples without noise
+NOISE_ONLY_SHARE = 0.05  # examples without speech
+TWO_NOISES_SHARE = 0.25  # examples with two clips of the bank on top of each other
+BURST_SHARE = 0.25  # clips that come and go
+BANK_CLIPS, BANK_SECONDS = 800, 10.0
+
+
+def random_band(rng: np.random.Generator) -> tuple[float, float]:
+    """A noise band in Hz, at least 500 Hz wide."""
+    low = rng.uniform(*LOW_RANGE)
+    high = audio.SAMPLE_RATE / 2
+    if rng.random() < 0.5:
+        high = rng.uniform(max(low + 500, HIGH_RANGE[0]), HIGH_RANGE[1])
+    return low, high
+
+
+def burst_envelope(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Gains in 0..1, `(n_samples,)`: on and off with fades of 5-500 ms."""
+    n_events = 2 * rng.integers(1, 9)
+    times = np.sort(rng.uniform(0, n_samples, n_events))
+    fade = 10 ** rng.uniform(-2.3, -0.3) * audio.SAMPLE_RATE
+    floor = rng.choice([0.0, 10 ** rng.uniform(-1.5, -0.3)])
+    steps = np.concatenate([times, times + fade])
+    levels = np.concatenate([np.tile([floor, 1.0], n_events // 2), np.tile([1.0, floor], n_events // 2)])
+    order = np.argsort(steps, kind="stable")
+    return np.interp(np.arange(n_samples), steps[order], levels[order])
+
+
+def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ...]) -> np.ndarray:
+    """One clip of the training distribution, float32 `(n_samples,)`, unit RMS."""
+    sr, (low, high) = audio.SAMPLE_RATE, random_band(rng)
+    kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+    if kind == "recorded" and files:
+        low = 0.0 if rng.random() < 0.5 else low
+        clip = noise.recorded(n_samples, sr, rng, low, sr / 2, files)
+    elif kind in ("recorded", "coloured"):
+        clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))
+    else:
+        clip = noise.KINDS[kind](n_samples, sr, rng, low, high)
+    if rng.random() < BURST_SHARE:
+        clip = noise.unit_rms(clip * burst_envelope(n_samples, rng))
+    return clip
+
+
+class NoiseBank:
+    """Clips rendered once, served as random cuts.
+
+    `clips`: float16 `(n_clips, n_samples)`, unit RMS, on disk (memory-mapped) or in memory.
+    """
+
+    def __init__(self, clips: np.ndarray):
+        self.clips = clips
+
+    @classmethod
+    def render(
+        cls,
+        path: Path,
+        files: tuple[Path, ...] = (),
+        n_clips: int = BANK_CLIPS,
+        seconds: float = BANK_SECONDS,
+        seed: int = 0,
+        verbose: bool = True,
+    ) -> "NoiseBank":
+        """Render to a `.npy` file, or open the file that an earlier call finished.
+
+        The file's name must say what is in it (seed, split): it is not compared.
+        """
+        path = Path(path)
+        if not path.exists():
+            n_samples = int(seconds * audio.SAMPLE_RATE)
+            clips = np.empty((n_clips, n_samples), np.float16)
+            for i in tqdm(range(n_clips), "noise bank", disable=not verbose, leave=False):
+                rng = np.random.default_rng([seed, i])
+                clips[i] = np.clip(random_noise(rng, n_samples, files), -6e4, 6e4)
+            with audio.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+                np.save(stream, clips)
+        return cls(np.load(path, mmap_mode="r"))
+
+    def draw(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
+        """A random cut of a random clip, float32 `(n_samples,)`; wraps around the clip's end."""
+        clip = self.clips[rng.integers(len(self.clips))]
+        start = rng.integers(len(clip))
+        cut = clip[start : start + n_samples]
+        while len(cut) < n_samples:
+            cut = np.concatenate([cut, clip[: n_samples - len(cut)]])
+        return cut.astype(np.float32)

@@ -1,0 +1,205 @@
+"""Training that can be stopped and goes on where it was: data, callbacks, checkpoints, export.
+
+`keras.Model.fit` does the training; this module prepares it. Taught in
+`04_spectrogram_autoencoder`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import keras
+
+from helpers import audio, corpus, dataset, losses, noise, noise_bank
+from helpers.models import METHODS, build, weights_path
+from helpers.models.blocks import WaveformWrapper
+
+RUNS = corpus.ROOT / "data" / "runs"
+CACHE = corpus.ROOT / "data" / "cache"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a training gives, beside the data."""
+
+    method: str
+    epochs: int = 24
+    batches: int = 100  # an epoch
+    batch_size: int = 32
+    seconds: float = 3.0  # of audio, one example
+    learning_rate: float = 1e-3
+    seed: int = 1
+    validation_batches: int = 5
+    bank_clips: int = noise_bank.BANK_CLIPS
+
+    @property
+    def run_dir(self) -> Path:
+        return RUNS / f"{self.method}-seed{self.seed}"
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio heard in the whole run."""
+        return self.epochs * self.batches * self.batch_size * self.seconds / 3600
+
+
+def make_data(plan: Plan, first_epoch: int = 0):
+    """Training and validation `tf.data` of a plan, from the corpus and noise that are found.
+
+    Speakers and recorded noise categories of the two are disjoint. Training starts at the first
+    example of `first_epoch`.
+    """
+    table = corpus.read_corpus(corpus.find_corpus())
+    recordings = corpus.find_noise()
+    sets = {}
+    banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
+    for split, (clips, bank_seed) in banks.items():
+        speech = dataset.load_speech(table.path[table.split == split])
+        files = tuple(noise.recorded_files(recordings, split))
+        name = f"bank-{split}-{clips}-{len(files)}.npy"
+        bank = noise_bank.NoiseBank.render(CACHE / name, files, clips, seed=bank_seed)
+        sets[split] = (speech, bank)
+    shape = (plan.seconds, plan.batch_size)
+    n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
+    training = dataset.make_dataset(*sets["train"], *shape, n_batches, plan.seed, first)
+    validation = dataset.make_dataset(*sets["validation"], *shape, plan.validation_batches, seed=0)
+    return training, validation.cache()
+
+
+def compile_model(plan: Plan) -> WaveformWrapper:
+    """The untrained model of a plan: Adam with warm-up, cosine decay, clipping and EMA weights."""
+    keras.utils.set_random_seed(plan.seed)
+    frame_model = build(plan.method)
+    model = WaveformWrapper(frame_model, METHODS[plan.method].HOP_LENGTH)
+    steps = plan.epochs * plan.batches
+    warm_up = min(300, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        plan.learning_rate / 100,
+        steps - warm_up,
+        alpha=0.01,
+        warmup_target=plan.learning_rate,
+        warmup_steps=warm_up,
+    )
+    optimizer = keras.optimizers.Adam(rate, clipnorm=3.0, use_ema=True, ema_momentum=0.999)
+    model.compile(optimizer, losses.DenoisingLoss(), jit_compile=False)
+    model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Weights, optimiser and moving averages after every epoch; the newest two are kept."""
+
+    def __init__(self, run_dir: Path):
+        super().__init__()
+        self.run_dir = run_dir
+
+    def on_epoch_end(self, epoch, logs=None):
+        path = self.run_dir / f"epoch-{epoch + 1:04d}.weights.h5"
+        partial = path.with_name("partial.weights.h5")
+        self.model.save_weights(partial, overwrite=True)
+        os.replace(partial, path)
+        for old in checkpoints(self.run_dir)[:-2]:
+            old.unlink()
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Finished checkpoints of a run, oldest first."""
+    return sorted(run_dir.glob("epoch-*.weights.h5"))
+
+
+def resume(model: keras.Model, run_dir: Path) -> int:
+    """Load the newest checkpoint, if any, and return how many epochs are done."""
+    found = checkpoints(run_dir)
+    if not found:
+        return 0
+    model.load_weights(found[-1])
+    return int(re.search(r"epoch-(\d+)", found[-1].name)[1])
+
+
+def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.Model | None:
+    """Run a plan, or go on with it, and return the trained model of frames.
+
+    Checkpoints and `history.csv` stand in `plan.run_dir`. A checkpoint of other settings is
+    refused (ValueError). `stop_after`: leave after so many epochs in all (None is returned).
+    """
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    settings = plan.run_dir / "plan.json"
+    text = json.dumps(dataclasses.asdict(plan), indent=1)
+    if settings.exists() and settings.read_text() != text:
+        raise ValueError(f"{settings}: a run with other settings; delete its folder to start anew")
+    settings.write_text(text)
+    model = compile_model(plan)
+    done = resume(model, plan.run_dir)
+    training, validation = make_data(plan, done)
+    last = min(plan.epochs, stop_after or plan.epochs)
+    print(f"{plan.method}: epoch {done} of {plan.epochs}, {plan.hours:.0f} h of audio in all")
+    callbacks = [
+        keras.callbacks.SwapEMAWeights(),
+        Checkpoint(plan.run_dir),
+        Stopwatch(),
+        keras.callbacks.CSVLogger(plan.run_dir / "history.csv", append=True),
+    ]
+    model.fit(
+        training,
+        validation_data=validation,
+        initial_epoch=done,
+        epochs=last,
+        steps_per_epoch=plan.batches,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+    if last < plan.epochs:
+        return None
+    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    return model.frame_model
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Add the seconds of each epoch to its log."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["seconds"] = time.perf_counter() - self.start
+
+
+def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> Path:
+    """Save the trained model and its card `<method>.json` (SHA-256, data, minutes, command)."""
+    path = weights_path(plan.method, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with audio.atomic_path(path, overwrite=True) as temporary:
+        frame_model.save(temporary)
+    card = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "parameters": frame_model.count_params(),
+        "plan": dataclasses.asdict(plan),
+        "hours_heard": round(plan.hours, 1),
+        "minutes": round(training_minutes(plan), 1),
+        "command": f"python -m helpers train {plan.method} --epochs {plan.epochs} --seed {plan.seed}",
+        "corpus": corpus.shown(corpus.find_corpus(verbose=False)),
+        "recorded_noise": str(corpus.find_noise(verbose=False) is not None),
+        "commit": git_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return path
+
+
+def training_minutes(plan: Plan) -> float:
+    """Wall minutes of all epochs of a run, from its history."""
+    import pandas as pd
+
+    return pd.read_csv(plan.run_dir / "history.csv").seconds.sum() / 60
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, with "+" where files differ from it; "" outside git."""
+    command = ["git", "-C", str(corpus.ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,294 @@
+"""`helpers.download` against a server on this machine: it never leaves 127.0.0.1."""
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+import threading
+from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.download import MD5, SIZES, DownloadError, download
+
+SUBSET = "dev-clean"
+NAME = f"{SUBSET}.tar.gz"
+FLAC = f"{SUBSET}/84/121123/84-121123-0000.flac"
+CONTENT = np.random.default_rng(0).bytes(300_000)  # does not compress: the archive is as large
+
+
+def make_archive(members: dict[str, bytes]) -> bytes:
+    """A tar.gz with these members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+ARCHIVE = make_archive(
+    {
+        f"LibriSpeech/{FLAC}": CONTENT,
+        f"LibriSpeech/{SUBSET}/84/121123/84-121123.trans.txt": b"84-121123-0000 GO\n",
+        "LibriSpeech/SPEAKERS.TXT": b"84 | F | dev-clean | 8.02 | A Reader\n",
+        "LibriSpeech/LICENSE.TXT": b"CC BY 4.0\n",
+    }
+)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Sends `server.archive`, honouring Range, and hangs up after `server.cuts` bytes."""
+
+    def do_GET(self):
+        server, body = self.server, self.server.archive
+        asked = self.headers.get("Range")
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and server.ranges else 0
+        request = {"range": asked, "path": self.path, "sent": 0}
+        server.requests.append(request)
+        if server.status:
+            return self.send_error(server.status)
+        if start >= len(body):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.end_headers()
+        piece = body[start:][: server.cuts.pop(0) if server.cuts else None]
+        request["sent"] = len(piece)
+        self.wfile.write(piece)
+        self.close_connection = True
+
+    def log_message(self, *args):
+        """Keep quiet."""
+
+
+@pytest.fixture
+def start_server():
+    """A function that starts a server; its `requests` say what was asked and what was sent."""
+    servers = []
+
+    def start(archive=ARCHIVE, cuts=(), ranges=True, status=None):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.archive, server.cuts, server.ranges = archive, list(cuts), ranges
+        server.status, server.requests = status, []
+        server.url = f"http://127.0.0.1:{server.server_address[1]}/resources/12/"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Short waits, small sizes, and no proxy between the test and its server."""
+    monkeypatch.setattr("helpers.download.RETRY_WAITS", (0, 0.01))
+    monkeypatch.setattr("helpers.download.TIMEOUT", (2, 2))
+    monkeypatch.setitem(SIZES, SUBSET, len(ARCHIVE))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def get(dest, *servers, archive=ARCHIVE, **options):
+    """Download SUBSET from these servers, expecting the MD5 of `archive`."""
+    md5 = {SUBSET: hashlib.md5(archive).hexdigest()}
+    options = {"checksums": md5, "progress": False} | options
+    return download(SUBSET, dest, mirrors=[server.url for server in servers], **options)
+
+
+def everything(folder: Path) -> list[str]:
+    """Every file and folder under `folder`, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def files(folder: Path) -> list[str]:
+    """Every file under `folder`, relative to it."""
+    return [name for name in everything(folder) if (folder / name).is_file()]
+
+
+def test_full_download_leaves_the_subset_and_nothing_else(tmp_path, start_server, capsys):
+    server = start_server()
+    dest = tmp_path / "data" / "LibriSpeech"
+    assert get(dest, server, progress=True) == dest / SUBSET
+    assert (dest / FLAC).read_bytes() == CONTENT
+    folder = f"{SUBSET}/84/121123"
+    assert files(tmp_path / "data") == [
+        "LibriSpeech/LICENSE.TXT",
+        "LibriSpeech/SPEAKERS.TXT",
+        f"LibriSpeech/{folder}/84-121123-0000.flac",
+        f"LibriSpeech/{folder}/84-121123.trans.txt",
+    ]
+    assert everything(tmp_path / "data")[0] == "LibriSpeech"  # no work folder is left
+    assert server.requests == [
+        {"range": None, "path": f"/resources/12/{NAME}", "sent": len(ARCHIVE)}
+    ]
+    assert NAME in capsys.readouterr().err  # the progress bar
+
+
+def test_second_call_leaves_the_subset_alone_and_says_so(tmp_path, start_server, capsys):
+    server = start_server()
+    get(tmp_path / "LibriSpeech", server)
+    (tmp_path / "LibriSpeech" / FLAC).write_bytes(b"mine")
+    assert get(tmp_path / "LibriSpeech", server) == tmp_path / "LibriSpeech" / SUBSET
+    assert len(server.requests) == 1
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == b"mine"
+    assert "left alone" in capsys.readouterr().out
+
+
+def test_merges_into_a_corpus_that_is_there(tmp_path, start_server):
+    (tmp_path / "test-clean").mkdir()
+    (tmp_path / "test-clean" / "a.flac").write_bytes(b"a")
+    (tmp_path / "SPEAKERS.TXT").write_bytes(b"mine")
+    get(tmp_path, start_server())
+    assert (tmp_path / "test-clean" / "a.flac").read_bytes() == b"a"
+    assert (tmp_path / "SPEAKERS.TXT").read_bytes() == b"mine"
+    assert (tmp_path / "LICENSE.TXT").exists()
+    assert (tmp_path / FLAC).exists()
+
+
+def test_broken_transfer_resumes_in_the_same_call(tmp_path, start_server):
+    server = start_server(cuts=[200_000])
+    get(tmp_path / "LibriSpeech", server)
+    first, second = server.requests
+    start = int(re.fullmatch(r"bytes=(\d+)-", second["range"])[1])
+    assert 0 < start <= first["sent"] == 200_000
+    assert second["sent"] == len(ARCHIVE) - start < len(ARCHIVE)
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == CONTENT
+
+
+def test_broken_transfer_resumes_in_the_next_call_and_elsewhere(tmp_path, start_server):
+    dest = tmp_path / "LibriSpeech"
+    with pytest.raises(DownloadError, match=r"go on from 0\.[12] MB"):
+        get(dest, start_server(cuts=[150_000, 70_000]))
+    assert not dest.exists()
+    other = start_server()
+    get(dest, other)
+    assert [request["range"] is not None for request in other.requests] == [True]
+    assert 0 < other.requests[0]["sent"] < len(ARCHIVE) - 150_000
+    assert (dest / FLAC).read_bytes() == CONTENT
+
+
+def test_whole_part_is_not_sent_again(tmp_path, start_server):
+    part = tmp_path / ".LibriSpeech.partial" / f"{NAME}.part"
+    part.parent.mkdir()
+    part.write_bytes(ARCHIVE)  # killed between the last byte and the renaming
+    server = start_server()
+    get(tmp_path / "LibriSpeech", server)
+    assert [request["sent"] for request in server.requests] == [0]
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == CONTENT
+
+
+def test_server_without_range_starts_anew(tmp_path, start_server):
+    server = start_server(cuts=[200_000], ranges=False)
+    get(tmp_path / "LibriSpeech", server)
+    assert [request["sent"] for request in server.requests] == [200_000, len(ARCHIVE)]
+    assert server.requests[1]["range"]
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == CONTENT
+
+
+def test_wrong_checksum_is_refused_and_nothing_left(tmp_path, start_server):
+    with pytest.raises(DownloadError) as caught:
+        get(tmp_path / "LibriSpeech", start_server(), checksums=MD5)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (NAME, MD5[SUBSET], hashlib.md5(ARCHIVE).hexdigest(), "run the download again"):
+        assert part in message
+    assert everything(tmp_path) == []
+
+
+def test_stale_part_is_refused_then_replaced(tmp_path, start_server):
+    part = tmp_path / ".LibriSpeech.partial" / f"{NAME}.part"
+    part.parent.mkdir()
+    part.write_bytes(b"not the beginning of it")
+    server = start_server()
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        get(tmp_path / "LibriSpeech", server)
+    get(tmp_path / "LibriSpeech", server)
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["../../../evil.txt", "LibriSpeech/../../../evil.txt"])
+def test_member_that_climbs_out_is_refused(tmp_path, start_server, name):
+    archive = make_archive({f"LibriSpeech/{FLAC}": b"x", name: b"evil"})
+    dest = tmp_path / "data" / "deep" / "LibriSpeech"
+    with pytest.raises(DownloadError, match=r"not unpacked \(.*evil\.txt") as caught:
+        get(dest, start_server(archive), archive=archive)
+    assert "\n" not in str(caught.value)
+    assert files(tmp_path) == []
+    assert not dest.exists()
+
+
+def test_archive_of_something_else_is_refused(tmp_path, start_server):
+    for archive in (make_archive({"LibriSpeech/test-clean/a.flac": b"a"}), b"<html>no</html>"):
+        with pytest.raises(DownloadError, match="not unpacked"):
+            get(tmp_path / "LibriSpeech", start_server(archive), archive=archive)
+        assert everything(tmp_path) == []
+
+
+def test_subset_appears_only_when_complete(tmp_path, start_server, monkeypatch):
+    """An error half-way through the archive leaves no subset, and keeps what was transferred."""
+    dest, server = tmp_path / "LibriSpeech", start_server()
+    seen = []
+
+    def full_disk(self, member, *args, **kwargs):
+        seen.append(dest.exists())
+        if len(seen) > 1:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "makefile", full_disk)
+        with pytest.raises(DownloadError, match="No space left on device"):
+            get(dest, server)
+    assert seen == [False, False]
+    assert everything(tmp_path) == [".LibriSpeech.partial", f".LibriSpeech.partial/{NAME}"]
+    get(dest, server)
+    assert len(server.requests) == 1
+    assert (dest / FLAC).read_bytes() == CONTENT
+
+
+def test_too_little_disk_is_said_before_the_transfer(tmp_path, start_server, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9, 9, 5 * 10**9))
+    monkeypatch.setitem(SIZES, SUBSET, 10 * 10**9)
+    server = start_server()
+    with pytest.raises(DownloadError, match=r"21\.0 GB needed .* 5\.0 GB free"):
+        get(tmp_path / "new" / "LibriSpeech", server)
+    assert server.requests == []
+    assert everything(tmp_path) == []
+
+
+def test_dead_mirror_hands_over_to_the_next(tmp_path, start_server):
+    closed = start_server()
+    closed.shutdown()
+    closed.server_close()
+    missing, alive = start_server(status=404), start_server()
+    get(tmp_path / "LibriSpeech", closed, missing, alive)
+    assert (len(missing.requests), len(alive.requests)) == (1, 1)
+    assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == CONTENT
+
+
+def test_all_mirrors_dead_is_one_clear_error(tmp_path, start_server):
+    server = start_server(status=503)
+    with pytest.raises(DownloadError, match=rf"{NAME}: no mirror .*503.* run it again") as caught:
+        get(tmp_path / "LibriSpeech", server)
+    assert "\n" not in str(caught.value)
+    assert len(server.requests) == 2  # one in each round of RETRY_WAITS
+    assert everything(tmp_path) == []
+
+
+def test_unknown_subset_lists_the_seven(tmp_path):
+    with pytest.raises(DownloadError) as caught:
+        download("dev-cleen", tmp_path)
+    assert len(MD5) == 7
+    assert MD5.keys() == SIZES.keys()
+    for name in MD5:
+        assert name in str(caught.value)
