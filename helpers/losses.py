@@ -29,7 +29,7 @@ def compress(S: tf.Tensor, exponent: float = COMPRESSION) -> tuple[tf.Tensor, tf
     """
     power = tf.square(tf.math.real(S)) + tf.square(tf.math.imag(S)) + 1e-9
     magnitude = power ** (exponent / 2)
-    return magnitude, S * tf.cast(magnitude * power**-0.5, S.dtype)
+    return magnitude, tf.complex(magnitude * power**-0.5, tf.zeros_like(power)) * S
 
 
 def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:

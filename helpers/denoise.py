@@ -1,0 +1,221 @@
+"""Use a trained model: on an array, a stream, a file of any length, a folder.
+
+Everything goes block by block through `Stream`, so memory does not grow with the file and the
+result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+import tensorflow as tf
+from tqdm import tqdm
+
+from helpers import audio, models
+from helpers.audio import SAMPLE_RATE, AudioError
+from helpers.models.blocks import zero_states
+
+BLOCK_SECONDS = 4.0
+ENDINGS = {f".{name.lower()}" for name in sf.available_formats()} | {".aif", ".opus", ".oga"}
+ENDINGS -= {".raw", ".mat4", ".mat5"}  # not sounds to a reader who has some in a folder
+FLAC_CHANNELS = 8
+FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
+
+
+class Denoiser:
+    """A trained model of frames, compiled for blocks of one length.
+
+    `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
+    default). Raises models.WeightsError where they are missing or wrong.
+    """
+
+    def __init__(self, method: str, folder: Path | None = None):
+        self.method = method
+        self.model = models.load(method, folder)
+        self.win_length = self.model.inputs[0].shape[-1]
+        self.hop_length = models.METHODS[method].HOP_LENGTH
+        self.block_frames = int(BLOCK_SECONDS * SAMPLE_RATE) // self.hop_length
+        self.step = tf.function(lambda frames, states: self.model([frames, *states]))
+
+    @property
+    def latency_ms(self) -> float:
+        """Algorithmic latency: a sample waits for the end of the last frame that holds it."""
+        return 1000 * self.win_length / SAMPLE_RATE
+
+    def __call__(self, noisy: np.ndarray) -> np.ndarray:
+        """Denoise 16 kHz audio `(samples,)` or `(samples, channels)`; same shape, float32."""
+        columns = noisy[:, None] if noisy.ndim == 1 else noisy
+        stream = Stream(self, columns.shape[1])
+        denoised = np.concatenate([stream.process(columns), stream.finish()])
+        return denoised.reshape(noisy.shape)
+
+
+class Stream:
+    """One running signal: takes blocks of any length and gives back what is ready.
+
+    Blocks are float32 `(samples, channels)` at 16 kHz. All that comes out, joined, is as long as
+    all that went in, and aligned with it.
+    """
+
+    def __init__(self, denoiser: Denoiser, n_channels: int):
+        self.denoiser = denoiser
+        overlap = denoiser.win_length - denoiser.hop_length
+        self.waiting = np.zeros((n_channels, overlap), np.float32)
+        self.tail = np.zeros((n_channels, overlap), np.float32)  # of the overlap-add
+        self.states = zero_states(denoiser.model, n_channels)
+        self.to_drop = overlap  # output that belongs before the first sample
+        self.owed = 0  # samples taken in and not yet given back
+
+    def process(self, block: np.ndarray) -> np.ndarray:
+        """Take `(n, channels)`, give what is complete, `(m, channels)`."""
+        self.owed += len(block)
+        self.waiting = np.concatenate([self.waiting, np.float32(block).T], axis=1)
+        ready = list(self._full_blocks())
+        return self._hand_out(ready)
+
+    def finish(self) -> np.ndarray:
+        """Give the rest, by letting zeros in behind the last sample."""
+        ready = []
+        length = self.denoiser.block_frames * self.denoiser.hop_length
+        while self.owed + self.to_drop > sum(part.shape[1] for part in ready):
+            self.waiting = np.pad(self.waiting, ((0, 0), (0, length)))
+            ready += self._full_blocks()
+        return self._hand_out(ready)
+
+    def _full_blocks(self) -> Iterator[np.ndarray]:
+        win, hop = self.denoiser.win_length, self.denoiser.hop_length
+        n_frames = self.denoiser.block_frames
+        length, overlap = n_frames * hop, win - hop
+        while self.waiting.shape[1] >= length + overlap:
+            windows = np.lib.stride_tricks.sliding_window_view(self.waiting, win, axis=1)
+            frames, *self.states = self.denoiser.step(
+                tf.constant(windows[:, : length : hop]), self.states
+            )
+            total = tf.signal.overlap_and_add(frames, hop).numpy()
+            total[:, :overlap] += self.tail
+            self.tail = total[:, length:]
+            self.waiting = self.waiting[:, length:]
+            yield total[:, :length]
+
+    def _hand_out(self, ready: list[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate([self.tail[:, :0], *ready], axis=1)
+        dropped = min(self.to_drop, joined.shape[1])
+        self.to_drop -= dropped
+        out = joined[:, dropped : dropped + self.owed].T
+        self.owed -= len(out)
+        return out
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def resampler(sr_in: float, sr_out: float, n_channels: int) -> Callable:
+    """A function (block, last) -> block that converts the rate of a stream with soxr."""
+    if sr_in == sr_out:
+        return lambda block, last=False: block
+    return soxr.ResampleStream(sr_in, sr_out, n_channels, dtype="float32").resample_chunk
+
+
+def denoise_file(denoiser: Denoiser, source: Path, target: Path, overwrite: bool = False) -> dict:
+    """Denoise one file: same length, rate and channels, every channel for itself, streamed.
+
+    Written as FLAC (or WAV, if `target` ends so), 24 bits where the input has more than 16.
+    Returns {"seconds", "sr", "clipped"} (seconds of audio, samples clipped to full scale).
+    Raises AudioError, and then leaves nothing behind.
+    """
+    with audio.open_audio(source) as reader:
+        check_format(reader, source, target)
+        sr, channels, clipped = reader.samplerate, reader.channels, 0
+        with audio.atomic_path(target, overwrite) as temporary, sf.SoundFile(
+            temporary,
+            "w",
+            sr,
+            channels,
+            subtype="PCM_24" if reader.subtype in FINE else "PCM_16",
+            format=target.suffix[1:].upper(),
+        ) as writer:
+            for block in denoised_blocks(denoiser, reader):
+                clipped += int(np.sum(np.abs(block) > 1))
+                writer.write(np.clip(block, -1, 1))
+        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped}
+
+
+def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
+    """Raise AudioError for what cannot be denoised or written."""
+    if target.suffix.lower() not in (".flac", ".wav"):
+        raise AudioError(f"{target}: the output is FLAC or WAV; end its name in .flac or .wav")
+    if target.suffix.lower() == ".flac" and reader.channels > FLAC_CHANNELS:
+        raise AudioError(
+            f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
+        )
+    if reader.frames == 0:
+        raise AudioError(f"{source}: holds no samples; record it again")
+    if short := re.search(r"data : (\d+) \(should be (\d+)\)", reader.extra_info):
+        said, found = map(int, short.groups())
+        if found < said < 0x7FFFF000:  # above: the length that streaming writers put
+            raise AudioError(
+                f"{source}: truncated, {found} of {said} bytes are there; "
+                "copy it again from its source"
+            )
+
+
+def denoised_blocks(denoiser: Denoiser, reader: sf.SoundFile) -> Iterator[np.ndarray]:
+    """Blocks `(n, channels)` at the file's own rate, as many samples in all as the file has."""
+    sr, channels = reader.samplerate, reader.channels
+    stream = Stream(denoiser, channels)
+    inward, outward = resampler(sr, SAMPLE_RATE, channels), resampler(SAMPLE_RATE, sr, channels)
+    empty = np.zeros((0, channels), np.float32)
+    left = reader.frames
+    bar = tqdm(total=reader.frames / sr, unit="s", delay=2, leave=False, disable=None)
+    for block in audio.read_blocks(reader, int(BLOCK_SECONDS * sr)):
+        out = outward(stream.process(inward(block)))[:left]
+        left -= len(out)
+        bar.update(len(block) / sr)
+        yield out
+    rest = np.concatenate([stream.process(inward(empty, last=True)), stream.finish()])
+    rest = outward(rest, last=True)[:left]
+    yield np.pad(rest, ((0, left - len(rest)), (0, 0)))  # rates round to a sample less
+    bar.close()
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """Sorted files below a folder whose endings libsndfile knows."""
+    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+
+
+def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs (file, its output): one for a file, the mirrored tree for a folder.
+
+    Raises AudioError for a missing path or a folder without audio.
+    """
+    source, target = Path(source), Path(target)
+    if not source.is_dir():
+        is_folder = target.is_dir() or target.suffix == ""
+        return [(source, target / f"{source.stem}.flac" if is_folder else target)]
+    files = audio_files(source)
+    if not files:
+        raise AudioError(f"{source}: no audio files below this folder; check the path")
+    return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
+
+
+def for_each_file(source: Path, target: Path, work: Callable[[Path, Path], object]) -> dict:
+    """Call `work(file, output)` for every file, going on after a bad one.
+
+    Returns {"done": [(file, output, result)], "failed": [(file, message)]}. A second file that
+    would get the output of an earlier one (`a.wav`, `a.mp3`) fails.
+    """
+    report, taken = {"done": [], "failed": []}, {}
+    pairs = plan_outputs(source, target)
+    for file, output in tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True):
+        try:
+            if output in taken:
+                raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
+            taken[output] = file
+            report["done"].append((file, output, work(file, output)))
+        except (AudioError, ValueError, OSError, sf.LibsndfileError) as error:
+            message = str(error) if str(file) in str(error) else f"{file}: {error}"
+            report["failed"].append((file, message))
+    return report

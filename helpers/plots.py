@@ -1,0 +1,151 @@
+"""One style, and the figures that more than one notebook draws.
+
+Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison` and
+`quality_by_snr` make a whole figure. Taught in `01_dataset` (spectrograms).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from helpers import audio, corpus
+
+DYNAMIC_RANGE = 80.0  # dB, from the brightest to the darkest colour of a spectrogram
+LEVELS, DIFFERENCES = "magma", "RdBu_r"  # colour maps
+LABELS = {
+    "si_sdr": "SI-SDR (dB)",
+    "mse": "Mean squared error",
+    "pesq": "PESQ-WB (1.04-4.64)",
+    "estoi": "ESTOI (0-1)",
+    "level": "Level re clean (dB)",
+}
+STYLES = {  # system: colour, line style, marker
+    "noisy": ("0.45", ":", "o"),
+    "low-pass": ("tab:orange", "--", "s"),
+    "waveform": ("tab:green", "-.", "^"),
+    "spectrogram": ("tab:blue", "-", "D"),
+    "oracle PSM": ("0.1", (0, (1, 1)), "*"),
+}
+
+
+def set_style() -> None:
+    """The look of every figure of the course."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    plt.rcParams |= {
+        "figure.figsize": (9, 3.2),
+        "figure.dpi": 96,
+        "savefig.dpi": 150,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "legend.frameon": False,
+    }
+
+
+def save_figure(name: str, figure=None, folder: Path | None = None) -> Path:
+    """Save as `figures/<name>.png` (name: `NN_what`), the current figure by default."""
+    path = Path(folder or corpus.ROOT / "figures") / f"{name}.png"
+    with audio.atomic_path(path, overwrite=True) as temporary:
+        (figure or plt.gcf()).savefig(temporary, format="png")
+    return path
+
+
+def waveform(samples, sr=audio.SAMPLE_RATE, ax=None, **style):
+    """Samples `(samples,)` over time."""
+    ax = ax or plt.subplots()[1]
+    ax.plot(np.arange(len(samples)) / sr, samples, linewidth=0.5, **style)
+    ax.set(xlabel="Time (s)", ylabel="Amplitude", xlim=(0, len(samples) / sr))
+    return ax
+
+
+def spectrogram_db(samples: np.ndarray) -> np.ndarray:
+    """Power of the root-Hann STFT in dB, `(bins, frames)`; a full-scale sine peaks near 0 dB."""
+    scale = audio.root_hann(audio.WIN_LENGTH).sum() / 2
+    return audio.power_db(np.abs(audio.stft(samples)) ** 2 / scale**2).T
+
+
+def spectrogram(samples, sr=audio.SAMPLE_RATE, ax=None, top_db=0.0, band=None, colorbar=True):
+    """Spectrogram with colours from `top_db` down by DYNAMIC_RANGE, in dB re a full-scale sine.
+
+    `band`: (low, high) in Hz, drawn as labelled lines.
+    """
+    ax = ax or plt.subplots()[1]
+    S_db = spectrogram_db(samples)
+    extent = (0, len(samples) / sr, 0, sr / 2000)
+    picture = ax.imshow(
+        S_db,
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        cmap=LEVELS,
+        vmin=top_db - DYNAMIC_RANGE,
+        vmax=top_db,
+        interpolation="nearest",
+        rasterized=True,
+    )
+    ax.set(xlabel="Time (s)", ylabel="Frequency (kHz)")
+    if band:
+        mark_band(ax, *band, right=extent[1])
+    if colorbar:
+        ax.figure.colorbar(picture, ax=ax, label="dB re full-scale sine")
+    return ax
+
+
+def mark_band(ax, low, high, right):
+    """Draw the edges of a noise band (Hz) on a spectrogram whose y axis is in kHz."""
+    for edge in (low, high):
+        if edge < audio.SAMPLE_RATE / 2:
+            ax.axhline(edge / 1000, color="w", linestyle="--", linewidth=1)
+            ax.annotate(
+                f"{edge / 1000:g} kHz",
+                (right, edge / 1000),
+                xytext=(-3, 3),
+                textcoords="offset points",
+                color="w",
+                ha="right",
+                fontsize="small",
+            )
+    return ax
+
+
+def comparison(clips: Mapping[str, np.ndarray], sr=audio.SAMPLE_RATE, band=None, columns=3):
+    """Spectrograms of named clips side by side, one dB reference and colour scale for all."""
+    top_db = max(np.percentile(spectrogram_db(clip), 99.9) for clip in clips.values())
+    columns = min(columns, len(clips))
+    rows = -(-len(clips) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.8 * rows), sharey=True, squeeze=False
+    )
+    for ax, (title, clip) in zip(axes.flat, clips.items(), strict=False):
+        spectrogram(clip, sr, ax, top_db, band, colorbar=False)
+        ax.set_title(title)
+        ax.label_outer()
+    for ax in axes.flat[len(clips) :]:
+        ax.set_visible(False)
+    figure.colorbar(axes.flat[0].images[0], ax=axes, label="dB re full-scale sine", pad=0.01)
+    return figure
+
+
+def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
+    """Mean and 95 % interval of each metric over the SNR, a line for each system.
+
+    `summary`: from `metrics.summarise` with the columns snr_db and system.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.2))
+    for ax, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+        for system, group in summary.groupby("system", sort=False):
+            color, line, marker = STYLES.get(system, (None, "-", "."))
+            values = group[metric]
+            errors = [values - group[f"{metric}_low"], group[f"{metric}_high"] - values]
+            ax.errorbar(
+                group.snr_db, values, errors, color=color, linestyle=line, marker=marker, label=system
+            )
+        ax.set(xlabel="Input SNR (dB)", ylabel=LABELS[metric])
+    np.atleast_1d(axes)[0].legend(fontsize="small")
+    return figure
