@@ -6,6 +6,7 @@ Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, over
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
 WIN_LENGTH = 512  # samples, 32 ms
 HOP_LENGTH = 256  # samples, 16 ms
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
+CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
+STREAMED = 0x7FFFF000  # bytes; a header of this length or more was written before its data
 
 
 class AudioError(ValueError):
@@ -31,8 +34,8 @@ class AudioError(ValueError):
 def open_audio(path: Path) -> sf.SoundFile:
     """Open an audio file for reading, or say in one line why not.
 
-    Raises AudioError for a missing path, a folder, an empty file, or one that libsndfile
-    does not know.
+    Raises AudioError for a missing path, a folder, an empty file, one that libsndfile does not
+    know, or one that is shorter than its header says.
     """
     path = Path(path)
     if not path.exists():
@@ -42,17 +45,24 @@ def open_audio(path: Path) -> sf.SoundFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty; copy or record it again")
     try:
-        return sf.SoundFile(path)
+        source = sf.SoundFile(path)
     except (sf.LibsndfileError, OSError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(
             f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first"
         ) from error
+    if short := CUT_SHORT.search(source.extra_info):
+        said, found = map(int, short.groups())
+        if found < said < STREAMED:
+            source.close()
+            raise AudioError(
+                f"{path}: truncated, {found} of {said} bytes are there; "
+                "copy it again from its source"
+            )
+    return source
 
 
-def read_blocks(
-    source: sf.SoundFile, block_length: int
-) -> Iterator[np.ndarray]:
+def read_blocks(source: sf.SoundFile, block_length: int) -> Iterator[np.ndarray]:
     """Blocks of an open file, float32 `(n, channels)`, n <= `block_length`, none empty.
 
     Raises AudioError when the data ends before the header says, or holds NaN or infinity.
@@ -202,7 +212,7 @@ def stft(
 
 
 def istft(S: np.ndarray, n_samples: int, hop_length: int = HOP_LENGTH) -> np.ndarray:
-    """Inverse of `stft`, float64 `(n_samples,)`, exact to rounding where the hop is half a window."""
+    """Inverse of `stft`, float64 `(n_samples,)`, exact where the hop is half a window."""
     win_length = 2 * (S.shape[1] - 1)
     return overlap_add(np.fft.irfft(S) * root_hann(win_length), hop_length, n_samples)
 

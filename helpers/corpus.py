@@ -87,9 +87,7 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     """
     folder = Path(folder)
     files = sorted(
-        path
-        for path in folder.glob("*/*/*/*.flac")
-        if subsets is None or path.parts[-4] in subsets
+        path for path in folder.glob("*/*/*/*.flac") if subsets is None or path.parts[-4] in subsets
     )
     if not files:
         raise CorpusError(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from helpers import audio, noise, noise_bank
+from helpers.backend import tf
 
 SPEED_RANGE = (0.9, 1.1)  # resampling factor, changes pitch and tempo together
 EQUALISER_DB = 6.0  # largest gain of the random equaliser, either way
@@ -27,7 +27,7 @@ def load_speech(paths: Iterable[Path], verbose: bool = True) -> np.ndarray:
 
 
 def cut_speech(speech: np.ndarray, rng: np.random.Generator, n_samples: int) -> np.ndarray:
-    """A random cut, float32 `(n_samples,)`, played faster or slower (Ko et al., Interspeech 2015)."""
+    """A random cut `(n_samples,)`, played faster or slower (Ko et al., Interspeech 2015)."""
     speed = rng.uniform(*SPEED_RANGE)
     length = min(int(np.ceil(n_samples * speed)) + 8, len(speech))
     start = rng.integers(len(speech) - length + 1)
@@ -78,7 +78,9 @@ def make_dataset(
     seed: int,
     first_batch: int = 0,
 ) -> tf.data.Dataset:
-    """Batches `(noisy, clean)` number `first_batch` to `n_batches - 1`, float32 `(batch, samples)`."""
+    """Batches `(noisy, clean)` from `first_batch` to `n_batches` (excluded), each float32
+    `(batch_size, seconds * SAMPLE_RATE)`.
+    """
     n_samples = int(seconds * audio.SAMPLE_RATE)
 
     def draw(item):

@@ -1,27 +1,23 @@
-"""Use a trained model: on an array, a stream, a file of any length, a folder.
+"""Use a trained model: on an array, on a stream, on a file of any length.
 
 Everything goes block by block through `Stream`, so memory does not grow with the file and the
 result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
-import tensorflow as tf
 from tqdm import tqdm
 
-from helpers import audio, models
-from helpers.audio import SAMPLE_RATE, AudioError
+from helpers import audio, files, models
+from helpers.audio import SAMPLE_RATE
+from helpers.backend import tf
 from helpers.models.blocks import zero_states
 
 BLOCK_SECONDS = 4.0
-ENDINGS = {f".{name.lower()}" for name in sf.available_formats()} | {".aif", ".opus", ".oga"}
-ENDINGS -= {".raw", ".mat4", ".mat5"}  # not sounds to a reader who has some in a folder
-FLAC_CHANNELS = 8
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
@@ -92,7 +88,7 @@ class Stream:
         while self.waiting.shape[1] >= length + overlap:
             windows = np.lib.stride_tricks.sliding_window_view(self.waiting, win, axis=1)
             frames, *self.states = self.denoiser.step(
-                tf.constant(windows[:, : length : hop]), self.states
+                tf.constant(windows[:, :length:hop]), self.states
             )
             total = tf.signal.overlap_and_add(frames, hop).numpy()
             total[:, :overlap] += self.tail
@@ -122,44 +118,28 @@ def resampler(sr_in: float, sr_out: float, n_channels: int) -> Callable:
 def denoise_file(denoiser: Denoiser, source: Path, target: Path, overwrite: bool = False) -> dict:
     """Denoise one file: same length, rate and channels, every channel for itself, streamed.
 
-    Written as FLAC (or WAV, if `target` ends so), 24 bits where the input has more than 16.
+    Written as FLAC (or WAV, if `target` ends so), with 24 bits where the input has more than 16.
     Returns {"seconds", "sr", "clipped"} (seconds of audio, samples clipped to full scale).
     Raises AudioError, and then leaves nothing behind.
     """
     with audio.open_audio(source) as reader:
-        check_format(reader, source, target)
+        files.check_format(reader, source, target)
         sr, channels, clipped = reader.samplerate, reader.channels, 0
-        with audio.atomic_path(target, overwrite) as temporary, sf.SoundFile(
-            temporary,
-            "w",
-            sr,
-            channels,
-            subtype="PCM_24" if reader.subtype in FINE else "PCM_16",
-            format=target.suffix[1:].upper(),
-        ) as writer:
+        with (
+            audio.atomic_path(target, overwrite) as temporary,
+            sf.SoundFile(
+                temporary,
+                "w",
+                sr,
+                channels,
+                subtype="PCM_24" if reader.subtype in FINE else "PCM_16",
+                format=target.suffix[1:].upper(),
+            ) as writer,
+        ):
             for block in denoised_blocks(denoiser, reader):
                 clipped += int(np.sum(np.abs(block) > 1))
                 writer.write(np.clip(block, -1, 1))
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped}
-
-
-def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
-    """Raise AudioError for what cannot be denoised or written."""
-    if target.suffix.lower() not in (".flac", ".wav"):
-        raise AudioError(f"{target}: the output is FLAC or WAV; end its name in .flac or .wav")
-    if target.suffix.lower() == ".flac" and reader.channels > FLAC_CHANNELS:
-        raise AudioError(
-            f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
-        )
-    if reader.frames == 0:
-        raise AudioError(f"{source}: holds no samples; record it again")
-    if short := re.search(r"data : (\d+) \(should be (\d+)\)", reader.extra_info):
-        said, found = map(int, short.groups())
-        if found < said < 0x7FFFF000:  # above: the length that streaming writers put
-            raise AudioError(
-                f"{source}: truncated, {found} of {said} bytes are there; "
-                "copy it again from its source"
-            )
 
 
 def denoised_blocks(denoiser: Denoiser, reader: sf.SoundFile) -> Iterator[np.ndarray]:
@@ -179,43 +159,3 @@ def denoised_blocks(denoiser: Denoiser, reader: sf.SoundFile) -> Iterator[np.nda
     rest = outward(rest, last=True)[:left]
     yield np.pad(rest, ((0, left - len(rest)), (0, 0)))  # rates round to a sample less
     bar.close()
-
-
-def audio_files(folder: Path) -> list[Path]:
-    """Sorted files below a folder whose endings libsndfile knows."""
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-
-
-def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Pairs (file, its output): one for a file, the mirrored tree for a folder.
-
-    Raises AudioError for a missing path or a folder without audio.
-    """
-    source, target = Path(source), Path(target)
-    if not source.is_dir():
-        is_folder = target.is_dir() or target.suffix == ""
-        return [(source, target / f"{source.stem}.flac" if is_folder else target)]
-    files = audio_files(source)
-    if not files:
-        raise AudioError(f"{source}: no audio files below this folder; check the path")
-    return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
-
-
-def for_each_file(source: Path, target: Path, work: Callable[[Path, Path], object]) -> dict:
-    """Call `work(file, output)` for every file, going on after a bad one.
-
-    Returns {"done": [(file, output, result)], "failed": [(file, message)]}. A second file that
-    would get the output of an earlier one (`a.wav`, `a.mp3`) fails.
-    """
-    report, taken = {"done": [], "failed": []}, {}
-    pairs = plan_outputs(source, target)
-    for file, output in tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True):
-        try:
-            if output in taken:
-                raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
-            taken[output] = file
-            report["done"].append((file, output, work(file, output)))
-        except (AudioError, ValueError, OSError, sf.LibsndfileError) as error:
-            message = str(error) if str(file) in str(error) else f"{file}: {error}"
-            report["failed"].append((file, message))
-    return report

@@ -3,10 +3,8 @@
 Taught in `04_spectrogram_autoencoder`.
 """
 
-import keras
-import tensorflow as tf
-
 from helpers import audio
+from helpers.backend import keras, tf
 
 COMPRESSION = 0.3  # exponent on magnitudes
 NOISE_ONLY_DB = -35.0  # dBFS, the talker against whom a pause is weighed
@@ -39,7 +37,9 @@ def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
     """
     energy = tf.reduce_sum(clean**2, -1, keepdims=True)
     target = tf.reduce_sum(clean * denoised, -1, keepdims=True) / (energy + TINY) * clean
-    ratio = (tf.reduce_sum(target**2, -1) + TINY) / (tf.reduce_sum((denoised - target) ** 2, -1) + TINY)
+    ratio = (tf.reduce_sum(target**2, -1) + TINY) / (
+        tf.reduce_sum((denoised - target) ** 2, -1) + TINY
+    )
     return tf.where(energy[:, 0] > TINY, 10 * tf.math.log(ratio) / tf.math.log(10.0), 0.0)
 
 
@@ -48,12 +48,15 @@ class DenoisingLoss(keras.losses.Loss):
     """0.7 x magnitude + 0.3 x complex error of compressed spectra, minus a little SI-SDR.
 
     Both signals are first scaled to a clean level of one, so that a quiet talker counts as much
-    as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB. Compressed spectra: Braun and Tashev, "A
-    consolidated view of loss functions for supervised deep learning-based speech enhancement",
-    TSP 2021. SI-SDR enters in units of 10 dB, bounded at MAX_SI_SDR, times `si_sdr_weight`.
+    as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB.
+    Compressed spectra: Braun and Tashev, "A consolidated view of loss functions for supervised
+    deep learning-based speech enhancement", TSP 2021. SI-SDR enters in units of 10 dB, bounded
+    at MAX_SI_SDR, times `si_sdr_weight`.
     """
 
-    def __init__(self, win_length=512, hop_length=256, si_sdr_weight=0.05, name="denoising", **kwargs):
+    def __init__(
+        self, win_length=512, hop_length=256, si_sdr_weight=0.05, name="denoising", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         self.win_length, self.hop_length, self.si_sdr_weight = win_length, hop_length, si_sdr_weight
 

@@ -107,7 +107,11 @@ def tones(n_samples, sr, rng, low=LOW, high=HIGH):
         width = rng.choice([0, 1]) * 10 ** rng.uniform(0, 2.5)
         sweep = rng.choice([0, 0, 1]) * rng.uniform(low, high)
         f = centre + width * np.sin(2 * np.pi * rate * t)
-        f = f if not sweep else low + np.abs((f - low + sweep * t) % (2 * (high - low)) - high + low)
+        f = (
+            f
+            if not sweep
+            else low + np.abs((f - low + sweep * t) % (2 * (high - low)) - high + low)
+        )
         depth = rng.choice([0, 1]) * rng.uniform(0, 1)
         envelope = 1 + depth * np.sin(2 * np.pi * 10 ** rng.uniform(-0.5, 2) * t)
         total += rng.uniform(0.1, 1) * envelope * np.sin(2 * np.pi * np.cumsum(f) / sr)
@@ -228,6 +232,12 @@ def crossfade(first: np.ndarray, second: np.ndarray, overlap: int) -> np.ndarray
     return np.concatenate([first[:-overlap], middle, second[overlap:]])
 
 
+def check_kind(kind: str) -> None:
+    """Raise ValueError for a name that is neither in KINDS nor "recorded"."""
+    if kind != "recorded" and kind not in KINDS:
+        raise ValueError(f"unknown noise kind {kind!r}; choose {', '.join([*KINDS, 'recorded'])}")
+
+
 def make(kind, n_samples, sr, rng, low=LOW, high=HIGH, files=()):
     """Noise of a kind by its name (one of KINDS, or "recorded"), float32, unit RMS.
 
@@ -235,10 +245,9 @@ def make(kind, n_samples, sr, rng, low=LOW, high=HIGH, files=()):
     """
     if not 0 <= low < high <= sr / 2:
         raise ValueError(f"band {low:g}-{high:g} Hz does not fit 0-{sr / 2:g} Hz at {sr} Hz")
+    check_kind(kind)
     if kind == "recorded":
         return recorded(n_samples, sr, rng, low, high, files)
-    if kind not in KINDS:
-        raise ValueError(f"unknown noise kind {kind!r}; choose {', '.join([*KINDS, 'recorded'])}")
     return KINDS[kind](n_samples, sr, rng, low, high)
 
 
@@ -253,26 +262,28 @@ def rng_for(name: str, seed: int) -> np.random.Generator:
 def active(clean: np.ndarray, sr: int, range_db: float = 40.0) -> np.ndarray:
     """Which samples lie in speech: 20 ms frames within `range_db` of the loudest, bool."""
     length = sr // 50
-    padded = np.pad(clean, (0, -len(clean) % length)).reshape(-1, length)
-    power = np.mean(np.square(padded, dtype=np.float64), axis=1)
+    squares = np.square(clean, dtype=np.float64).reshape(len(clean), -1).mean(axis=1)
+    power = np.pad(squares, (0, -len(squares) % length)).reshape(-1, length).mean(axis=1)
     return np.repeat(power > power.max() * 10 ** (-range_db / 10), length)[: len(clean)]
 
 
 def mix(clean, noise, snr_db, sr=audio.SAMPLE_RATE, over_active=False):
-    """Add noise at an exact SNR, on copies: `(clean, noise, noisy)`, float32 each.
+    """Add noise `(samples,)` at an exact SNR, on copies: `(clean, noise, noisy)`, float32 each.
 
+    `clean` is `(samples,)`, or `(samples, channels)`, which all get the same noise.
     The SNR is the ratio of mean powers over the whole clip, or over active speech only
-    (`over_active`). Where the sum would clip, all three are scaled down together, so
+    (`over_active`). Where one of the three would clip, all are scaled down together, so
     `noisy == clean + noise` and the SNR hold still. Raises ValueError where speech or noise is
     silent, since no gain makes an SNR then.
     """
+    noise = noise[:, None] if clean.ndim > noise.ndim else noise
+    if not np.any(clean) or not np.any(noise):
+        raise ValueError("no SNR can be set: the clean speech or the noise is silent")
     speech = clean[active(clean, sr)] if over_active else clean
     powers = [np.mean(np.square(x, dtype=np.float64)) for x in (speech, noise)]
-    if min(powers) == 0:
-        raise ValueError("no SNR can be set: the clean speech or the noise is silent")
     gain = np.sqrt(powers[0] / powers[1] * 10 ** (-snr_db / 10))
     clean, noise = np.float64(clean), np.float64(noise) * gain
-    peak = np.abs(clean + noise).max()
+    peak = max(np.abs(x).max() for x in (clean, noise, clean + noise))
     scale = min(1.0, 0.99 / peak)
     clean, noise = np.float32(clean * scale), np.float32(noise * scale)
     return clean, noise, clean + noise

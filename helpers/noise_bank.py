@@ -48,7 +48,9 @@ def burst_envelope(n_samples: int, rng: np.random.Generator) -> np.ndarray:
     fade = 10 ** rng.uniform(-2.3, -0.3) * audio.SAMPLE_RATE
     floor = rng.choice([0.0, 10 ** rng.uniform(-1.5, -0.3)])
     steps = np.concatenate([times, times + fade])
-    levels = np.concatenate([np.tile([floor, 1.0], n_events // 2), np.tile([1.0, floor], n_events // 2)])
+    levels = np.concatenate(
+        [np.tile([floor, 1.0], n_events // 2), np.tile([1.0, floor], n_events // 2)]
+    )
     order = np.argsort(steps, kind="stable")
     return np.interp(np.arange(n_samples), steps[order], levels[order])
 

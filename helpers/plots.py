@@ -144,7 +144,13 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
             values = group[metric]
             errors = [values - group[f"{metric}_low"], group[f"{metric}_high"] - values]
             ax.errorbar(
-                group.snr_db, values, errors, color=color, linestyle=line, marker=marker, label=system
+                group.snr_db,
+                values,
+                errors,
+                color=color,
+                linestyle=line,
+                marker=marker,
+                label=system,
             )
         ax.set(xlabel="Input SNR (dB)", ylabel=LABELS[metric])
     np.atleast_1d(axes)[0].legend(fontsize="small")

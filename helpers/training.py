@@ -13,14 +13,14 @@ import subprocess
 import time
 from pathlib import Path
 
-import keras
-
 from helpers import audio, corpus, dataset, losses, noise, noise_bank
+from helpers.backend import keras
 from helpers.models import METHODS, build, weights_path
 from helpers.models.blocks import WaveformWrapper
 
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
+COMMAND = "python -m helpers train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +182,9 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
         "plan": dataclasses.asdict(plan),
         "hours_heard": round(plan.hours, 1),
         "minutes": round(training_minutes(plan), 1),
-        "command": f"python -m helpers train {plan.method} --epochs {plan.epochs} --seed {plan.seed}",
+        "command": f"{COMMAND} {plan.method} --epochs {plan.epochs} --seed {plan.seed}",
         "corpus": corpus.shown(corpus.find_corpus(verbose=False)),
-        "recorded_noise": str(corpus.find_noise(verbose=False) is not None),
+        "recorded_noise": corpus.find_noise(verbose=False) is not None,
         "commit": git_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -4,9 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-import keras
-
 from helpers import corpus
+from helpers.backend import keras
 from helpers.models import blocks, spectrogram, waveform
 
 METHODS = {"waveform": waveform, "spectrogram": spectrogram}

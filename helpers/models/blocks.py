@@ -6,12 +6,10 @@ states. Fed block after block with its own states it gives what it gives for the
 Taught in `04_spectrogram_autoencoder`.
 """
 
-import keras
 import numpy as np
-import tensorflow as tf
-from keras import layers, ops
 
 from helpers import audio
+from helpers.backend import keras, layers, ops, tf
 
 LEVEL_SECONDS = 2.0  # s, memory of the running level
 SILENT_POWER = 1e-10  # mean square; frames below (-100 dBFS) leave the running level alone

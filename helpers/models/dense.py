@@ -3,9 +3,7 @@
 Chapter material: it cannot reproduce speech (see `03_waveform_autoencoder`), and is not shipped.
 """
 
-import keras
-from keras import layers, ops
-
+from helpers.backend import keras, layers, ops
 from helpers.models.blocks import register
 
 WINDOW = 16_000  # samples, 1 s

@@ -5,10 +5,8 @@ real-time speech enhancement" (Interspeech 2018), with a bounded complex mask (W
 al., TASLP 24(3), 2016) on a power-compressed STFT. Taught in `04_spectrogram_autoencoder`.
 """
 
-import keras
-from keras import layers, ops
-
 from helpers import audio
+from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
 from helpers.models.blocks import RunningLevel, TimeContext, register
 
@@ -107,7 +105,9 @@ def build(filters=FILTERS, units=UNITS) -> keras.Model:
         missing = PAST - 2 * min(i + 1, PAST // 2)  # frames that later convolutions took
         if missing:
             skip = layers.Cropping2D(((missing, 0), (0, 0)), name=f"crop_{i + 1}")(skip)
-        x = layers.Add(name=f"skip_{i + 1}")([x, layers.Conv2D(filters[i], 1, name=f"adapt_{i + 1}")(skip)])
+        x = layers.Add(name=f"skip_{i + 1}")(
+            [x, layers.Conv2D(filters[i], 1, name=f"adapt_{i + 1}")(skip)]
+        )
         last = i == 0
         x = layers.Conv2DTranspose(
             2 if last else filters[i - 1],

@@ -5,11 +5,10 @@ network" (ICASSP 2018); the basis starts as a windowed Fourier basis and is then
 everything else. Taught in `03_waveform_autoencoder`.
 """
 
-import keras
 import numpy as np
-from keras import layers, ops
 
 from helpers import audio
+from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
 from helpers.models.blocks import RunningLevel, register
 
@@ -42,7 +41,9 @@ class SignedPower(layers.Layer):
     def call(self, coefficients, level):
         x = 4 * coefficients / level
         magnitude = (ops.square(x) + 1e-6) ** (COMPRESSION / 2)
-        return ops.concatenate([magnitude, x * (ops.square(x) + 1e-6) ** ((COMPRESSION - 1) / 2)], -1)
+        return ops.concatenate(
+            [magnitude, x * (ops.square(x) + 1e-6) ** ((COMPRESSION - 1) / 2)], -1
+        )
 
 
 @register

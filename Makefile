@@ -1,0 +1,57 @@
+# `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test lab notebooks train-waveform train-spectrogram clean
+
+ifeq ($(CONDA_DEFAULT_ENV),denoiser)
+BIN := $(CONDA_PREFIX)/bin
+READY := $(BIN)/python
+else
+BIN := .venv/bin
+READY := .venv/.ready
+endif
+
+# $(call stage,NAME,COMMAND): run a command and print how long it took
+stage = @echo "== $(1)"; start=$$SECONDS; $(2); code=$$?; \
+	echo "== $(1): $$((SECONDS - start)) s"; exit $$code
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+run: $(READY) ## the main job: add noise, denoise by both methods, write clips, figure and table
+	$(BIN)/python -m helpers run
+
+test: $(READY) ## lint, unit tests, and every notebook in quick mode
+	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests)
+	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
+		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+		--nbval-cell-timeout 600 notebooks)
+
+lab: $(READY) ## open JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
+
+notebooks: $(READY) ## execute every notebook in full and keep the outputs, without audio
+	$(BIN)/python .ci/execute_notebooks.py
+
+train-waveform: $(READY) ## train the waveform model, or go on where it stopped
+	$(BIN)/python -m helpers train waveform
+
+train-spectrogram: $(READY) ## train the spectrogram model, or go on where it stopped
+	$(BIN)/python -m helpers train spectrogram
+
+clean: ## remove .venv, output/ and caches; corpora, weights and training runs stay
+	rm -rf .venv output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
+	find helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.ready: requirements.txt pyproject.toml
+	@command -v cc > /dev/null || command -v gcc > /dev/null || { echo \
+		"No C compiler found, and PESQ is built from source: install gcc (Debian: apt install build-essential python3-dev; macOS: xcode-select --install)" >&2; exit 1; }
+	@python=$$(for p in python3.11 python3.12 python3; do \
+		$$p -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2> /dev/null \
+		&& echo $$p && break; done); \
+	test -n "$$python" || { echo "Python 3.11 or 3.12 is needed; install one of them" >&2; exit 1; }; \
+	echo "== environment: .venv with $$($$python --version), a few minutes"; \
+	$$python -m venv .venv && .venv/bin/python -m pip install --upgrade pip > /dev/null \
+		&& .venv/bin/python -m pip install -r requirements.txt
+	@touch $@

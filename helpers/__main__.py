@@ -1,0 +1,208 @@
+"""The command line: `python -m helpers <command>`, also installed as `denoiser`.
+
+Modules that need TensorFlow are imported only by the commands that need it.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+METHODS = {
+    "waveform": "waveform",
+    "a": "waveform",
+    "spectrogram": "spectrogram",
+    "s": "spectrogram",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when all went well, 1 when something failed, 2 for a wrong call."""
+    args = parser().parse_args(argv)
+    try:
+        return args.work(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        message = " ".join(str(error).split())
+        if os.environ.get("DENOISER_DEBUG"):
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser("denoiser", description="Take noise out of speech.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, work, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(work=work)
+        return sub
+
+    sub = command("run", run, "The main job: noise, both methods, clips, figure and table.")
+    sub.add_argument("--output", type=Path, default=Path("output"), help="folder (default: output)")
+    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
+    sub.add_argument("--utterances", type=int, default=12, help="how many (default: 12)")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("denoise", denoise, "Denoise a file, or a folder with all below it, to FLAC.")
+    add_in_out(sub)
+    add_method(sub)
+    sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
+
+    sub = command(
+        "add-noise", add_noise, "Write a noisy copy of a file or folder, with a manifest."
+    )
+    add_in_out(sub)
+    sub.add_argument("--kind", default="white", help="noise kind, or recorded (default: white)")
+    sub.add_argument("--low", type=float, default=4000.0, help="Hz (default: 4000)")
+    sub.add_argument("--high", type=float, default=8000.0, help="Hz (default: 8000)")
+    sub.add_argument("--snr", type=float, default=0.0, help="dB over the whole clip (default: 0)")
+    sub.add_argument("--active", action="store_true", help="the SNR over active speech instead")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--noise", type=Path, help="folder of recordings for --kind recorded")
+
+    sub = command("train", train, "Train a method, or go on with a training that was stopped.")
+    sub.add_argument("method", choices=METHODS, metavar="{waveform,spectrogram}")
+    sub.add_argument("--epochs", type=int, default=24, help="of about 2 minutes (default: 24)")
+    sub.add_argument("--seed", type=int, default=1)
+    sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
+
+    sub = command("evaluate", evaluate, "Score noisy, low-pass, both methods and an oracle.")
+    sub.add_argument("--split", default="test", help="or validation, other, test+other")
+    sub.add_argument("--noise", nargs="+", default=["white"], metavar="KIND[:LOW-HIGH]")
+    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
+    sub.add_argument("--utterances", type=int, default=0, help="at most; 0 for all (default)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path, default=Path("output/evaluation"), help="without ending")
+
+    sub = command("download", download, "Fetch LibriSpeech subsets from OpenSLR into data/.")
+    sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, test-clean, ...")
+    return top
+
+
+def add_in_out(sub: argparse.ArgumentParser) -> None:
+    """The arguments of commands that turn files into files."""
+    sub.add_argument("source", type=Path, metavar="IN", help="file or folder")
+    sub.add_argument("target", type=Path, metavar="OUT", help="file or folder")
+    sub.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def add_method(sub: argparse.ArgumentParser) -> None:
+    """The choice of a method, with short forms."""
+    sub.add_argument(
+        "--method",
+        choices=METHODS,
+        default="spectrogram",
+        metavar="{waveform,spectrogram}",
+        help="or a, s for short (default: spectrogram)",
+    )
+
+
+def run(args) -> int:
+    from helpers import evaluation
+
+    start = time.perf_counter()
+    print(evaluation.run(args.output, args.snr, args.utterances, args.seed))
+    print(f"\nClips, table and figure: {args.output}/ ({time.perf_counter() - start:.0f} s)")
+    return 0
+
+
+def denoise(args) -> int:
+    from helpers import files
+
+    files.plan_outputs(args.source, args.target)  # a wrong path is told before TensorFlow starts
+    from helpers.denoise import Denoiser, denoise_file
+
+    denoiser = Denoiser(METHODS[args.method], args.weights)
+    start = time.perf_counter()
+    report = files.for_each_file(
+        args.source, args.target, lambda *pair: denoise_file(denoiser, *pair, args.overwrite)
+    )
+    results = [result for *_, result in report["done"]]
+    seconds = sum(result["seconds"] for result in results)
+    print(
+        f"{len(results)} files, {seconds:.1f} s of audio "
+        f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
+    )
+    if any(result["sr"] > 16_000 for result in results):
+        print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
+    if clipped := sum(result["clipped"] for result in results):
+        print(f"note: {clipped} samples beyond full scale were clipped")
+    return complain(report)
+
+
+def complain(report: dict) -> int:
+    """Print what failed, one line a file; 1 if anything did."""
+    for _, message in report["failed"]:
+        print(f"error: {message}", file=sys.stderr)
+    if report["failed"] and len(report["done"]) + len(report["failed"]) > 1:
+        print(f"{len(report['failed'])} files failed, {len(report['done'])} done", file=sys.stderr)
+    return 1 if report["failed"] else 0
+
+
+def add_noise(args) -> int:
+    from helpers import parallel
+
+    report = parallel.add_noise_to_files(
+        args.source,
+        args.target,
+        kind=args.kind,
+        band=(args.low, args.high),
+        snr_db=args.snr,
+        seed=args.seed,
+        over_active=args.active,
+        noise_folder=args.noise,
+        overwrite=args.overwrite,
+    )
+    print(f"{len(report['done'])} files, manifest {report['manifest']}")
+    return complain(report)
+
+
+def train(args) -> int:
+    from helpers import training
+
+    plan = training.Plan(METHODS[args.method], epochs=args.epochs, seed=args.seed)
+    path = training.export(plan, training.train(plan), args.out)
+    print(f"weights and card: {path}, {path.with_suffix('.json')}")
+    return 0
+
+
+def evaluate(args) -> int:
+    from helpers import corpus, evaluation, noise
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    utterances = evaluation.pick(table, args.split, args.utterances)
+    bands = [evaluation.Condition.parse(text) for text in args.noise]
+    conditions = [
+        evaluation.Condition(band.kind, band.low, band.high, snr)
+        for band in bands
+        for snr in args.snr
+    ]
+    files = ()
+    if any(band.kind == "recorded" for band in bands):
+        files = tuple(noise.recorded_files(corpus.find_noise(), args.split.split("+")[0]))
+    rows = evaluation.evaluate(
+        utterances, conditions, evaluation.standard_systems(), args.seed, files
+    )
+    evaluation.save_table(rows, args.out)
+    print(evaluation.table_text(rows))
+    print(f"\n{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def download(args) -> int:
+    from helpers import corpus
+    from helpers.download import download as fetch
+
+    for subset in args.subsets:
+        print(fetch(subset, corpus.ROOT / "data" / "LibriSpeech"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""TensorFlow and Keras, imported without what TensorFlow's C++ parts print about missing GPUs.
+
+Every module and notebook that needs them imports them from here. Those lines are written before
+TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
+shows.
+"""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def _no_stderr():
+    keep, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(keep, 2)
+        os.close(keep)
+        os.close(nowhere)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _no_stderr():
+    import tensorflow as tf
+
+    tf.constant(0.0)  # the devices are looked for now
+    import keras
+    from keras import layers, ops
+
+__all__ = ["keras", "layers", "ops", "tf"]

@@ -1,0 +1,195 @@
+"""Every system on every condition: tidy rows, the honest table, and the main job `run`.
+
+Taught in `05_evaluation`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers import audio, baselines, corpus, metrics, noise
+
+LONGEST = 8.0  # s of an utterance that is scored
+System = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (clean, noisy) -> estimate
+COLUMNS = {  # of a printed table: heading, format
+    "si_sdr": ("SI-SDR (dB)", "{:.1f}"),
+    "mse": ("MSE (1e-6)", "{:.1f}"),
+    "pesq": ("PESQ-WB", "{:.2f}"),
+    "estoi": ("ESTOI", "{:.3f}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A kind of noise in a band (Hz) at an SNR (dB)."""
+
+    kind: str = "white"
+    low: float = noise.LOW
+    high: float = noise.HIGH
+    snr_db: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """From "KIND" or "KIND:LOW-HIGH", for example `pink:2500-7000`; ValueError otherwise."""
+        kind, _, band = text.partition(":")
+        try:
+            low, high = map(float, band.split("-")) if band else (noise.LOW, noise.HIGH)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: write KIND or KIND:LOW-HIGH, as pink:2500-7000") from error
+        return cls(kind, low, high)
+
+
+def neural(method: str) -> System:
+    """A shipped model as a system. Raises models.WeightsError."""
+    from helpers.denoise import Denoiser  # TensorFlow starts here
+
+    denoiser = Denoiser(method)
+    return lambda clean, noisy: denoiser(noisy)
+
+
+def standard_systems() -> dict[str, System]:
+    """The rows of every table: noisy first, the rival, both methods, the ceiling."""
+    return {
+        "noisy": lambda clean, noisy: noisy,
+        "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
+        "waveform": neural("waveform"),
+        "spectrogram": neural("spectrogram"),
+        "oracle PSM": baselines.oracle_psm,
+    }
+
+
+def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
+    """Utterances of a split, taken from its speakers in turn, so that many speakers are heard.
+
+    All of them for `n_utterances` of 0. The split "test+other" adds other speakers.
+    """
+    chosen = table[table.split.isin(split.split("+"))]
+    turn = chosen.groupby("speaker").cumcount()
+    chosen = chosen.assign(turn=turn).sort_values(["turn", "utterance"]).drop(columns="turn")
+    return chosen.head(n_utterances or len(chosen)).reset_index(drop=True)
+
+
+def make_noisy(utterance: str, clean: np.ndarray, condition: Condition, seed: int, files=()):
+    """`(clean, noise, noisy)` of a condition: the same noise for an utterance at every SNR."""
+    name = f"{utterance}/{condition.kind}/{condition.low:g}-{condition.high:g}"
+    rng, sr = noise.rng_for(name, seed), audio.SAMPLE_RATE
+    added = noise.make(condition.kind, len(clean), sr, rng, condition.low, condition.high, files)
+    return noise.mix(clean, added, condition.snr_db)
+
+
+def clips(
+    utterances: pd.DataFrame,
+    conditions: list[Condition],
+    systems: Mapping[str, System],
+    seed=0,
+    files=(),
+) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+    """One `(row, clean, estimate)` for each utterance, condition and system."""
+    for one in utterances.itertuples():
+        whole = audio.read(one.path)[: int(LONGEST * audio.SAMPLE_RATE)]
+        for condition in conditions:
+            clean, _, noisy = make_noisy(one.utterance, whole, condition, seed, files)
+            row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
+            row |= dataclasses.asdict(condition)
+            for name, system in systems.items():
+                yield row | {"system": name}, clean, system(clean, noisy)
+
+
+def evaluate(
+    utterances: pd.DataFrame,
+    conditions: list[Condition],
+    systems: Mapping[str, System],
+    seed: int = 0,
+    files=(),
+    workers: int = 2,
+) -> pd.DataFrame:
+    """One row for each utterance, condition and system: what it is, then `metrics.score`.
+
+    The systems run here, the metrics in `workers` processes beside it.
+    """
+    work = (
+        joblib.delayed(_score)(row, clean, estimate)
+        for row, clean, estimate in clips(utterances, conditions, systems, seed, files)
+    )
+    rows = joblib.Parallel(n_jobs=workers, return_as="generator")(work)
+    total = len(utterances) * len(conditions) * len(systems)
+    return pd.DataFrame(tqdm(rows, "scoring", total=total, unit="clip", disable=None, leave=False))
+
+
+def _score(row: dict, clean: np.ndarray, estimate: np.ndarray) -> dict:
+    return row | metrics.score(clean, estimate)
+
+
+def table_text(rows: pd.DataFrame) -> str:
+    """The table as Markdown: condition, SNR and system, means with 95 % intervals."""
+    rows = rows.assign(mse=rows.mse * 1e6)
+    by = ["kind", "low", "high", "snr_db", "system"]
+    lines = [
+        "| noise | SNR (dB) | system | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
+        "|---|---|---|" + "---|" * len(COLUMNS),
+    ]
+    for line in metrics.summarise(rows, by, tuple(COLUMNS)).to_dict("records"):
+        cells = [
+            "{} [{}, {}]".format(*(form.format(line[m + end]) for end in ("", "_low", "_high")))
+            for m, (_, form) in COLUMNS.items()
+        ]
+        band = f"{line['kind']} {line['low'] / 1000:g}-{line['high'] / 1000:g} kHz"
+        lines.append(f"| {band} | {line['snr_db']:g} | {line['system']} | {' | '.join(cells)} |")
+    left_out = int((rows.reason != "").sum())
+    note = (
+        f"; {left_out} clips lack a metric ({', '.join(set(rows.reason) - {''})})"
+        if left_out
+        else ""
+    )
+    n, speakers = rows.utterance.nunique(), rows.speaker.nunique()
+    lines += [
+        "",
+        f"Means and 95 % bootstrap intervals over {n} utterances of {speakers} speakers{note}.",
+    ]
+    return "\n".join(lines)
+
+
+def save_table(rows: pd.DataFrame, path: Path) -> None:
+    """Write the rows as `<path>.csv` and the table as `<path>.md`, replacing earlier ones."""
+    for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", table_text(rows) + "\n")):
+        with audio.atomic_path(Path(path).with_suffix(suffix), overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -> str:
+    """The main job: noise onto clean speech, both methods, FLAC triples, a figure, the table.
+
+    Uses the test speakers of the corpus that is found. Returns the table as Markdown.
+    """
+    from helpers import plots
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    utterances = pick(table, "test", n_utterances)
+    conditions = [Condition(snr_db=snr) for snr in snrs]
+    systems = standard_systems()
+    for row, clean, estimate in clips(utterances, conditions, systems, seed):
+        if row["system"] in ("noisy", "waveform", "spectrogram"):
+            stem = Path(output) / f"{row['utterance']}_{row['snr_db']:g}dB"
+            audio.write(Path(f"{stem}_{row['system']}.flac"), estimate, overwrite=True)
+            audio.write(Path(f"{stem}_clean.flac"), clean, overwrite=True)
+    rows = evaluate(utterances, conditions, systems, seed)
+    save_table(rows, Path(output) / "table")
+    plots.set_style()
+    save_comparison(utterances.iloc[0], systems, Path(output), seed)
+    return table_text(rows)
+
+
+def save_comparison(one, systems: Mapping[str, System], folder: Path, seed: int) -> Path:
+    """Spectrograms of one utterance, clean, noisy and through every system, as comparison.png."""
+    from helpers import plots
+
+    whole = audio.read(one.path)[: int(4 * audio.SAMPLE_RATE)]
+    clean, _, noisy = make_noisy(one.utterance, whole, Condition(), seed)
+    shown = {"clean": clean} | {name: system(clean, noisy) for name, system in systems.items()}
+    figure = plots.comparison(shown, band=(noise.LOW, noise.HIGH))
+    return plots.save_figure("comparison", figure, folder)

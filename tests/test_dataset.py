@@ -1,0 +1,95 @@
+"""`helpers.dataset`: training pairs that can be made again from their number."""
+
+import numpy as np
+import pytest
+
+from helpers import audio, dataset, noise_bank
+
+N_SAMPLES = 16_000
+ITEMS = 300
+
+
+@pytest.fixture(scope="module")
+def pool(speech_files):
+    return dataset.load_speech(speech_files, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bank") / "bank.npy"
+    return noise_bank.NoiseBank.render(path, n_clips=10, seconds=3, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def examples(pool, bank):
+    """Pairs number 0 to ITEMS - 1."""
+    return [dataset.example(i, pool, bank, N_SAMPLES, seed=1) for i in range(ITEMS)]
+
+
+def is_clean(pair):
+    return np.array_equal(*pair)
+
+
+def is_noise_only(pair):
+    return not pair[1].any()
+
+
+def test_pool_is_all_files_end_to_end(pool, speech_files):
+    clips = [audio.read(path) for path in speech_files]
+    assert pool.dtype == np.int16
+    np.testing.assert_allclose(pool / 32768, np.concatenate(clips), atol=2e-4)
+
+
+def test_example_is_reproducible_bit_for_bit(pool, bank, examples):
+    for item in (0, 7, 123):
+        again = dataset.example(item, pool, bank, N_SAMPLES, seed=1)
+        assert np.array_equal(again, examples[item])
+    assert not np.array_equal(dataset.example(0, pool, bank, N_SAMPLES, seed=2), examples[0])
+
+
+def test_examples_are_finite_float32_of_the_asked_length(examples):
+    for part in np.array(examples).reshape(-1, N_SAMPLES):
+        assert np.isfinite(part).all()
+    assert {x.dtype for pair in examples for x in pair} == {np.dtype(np.float32)}
+    assert len({pair[0].tobytes() for pair in examples}) == ITEMS  # no two alike
+
+
+def test_shares_of_clean_and_noise_only_examples(examples):
+    clean = sum(map(is_clean, examples)) / ITEMS
+    noise_only = sum(map(is_noise_only, examples)) / ITEMS
+    assert clean == pytest.approx(noise_bank.CLEAN_SHARE, abs=0.05)
+    assert noise_only == pytest.approx(noise_bank.NOISE_ONLY_SHARE, abs=0.035)
+
+
+def test_levels_and_snr_fill_their_ranges(examples):
+    with_speech = [pair for pair in examples if not is_noise_only(pair)]
+    levels = [audio.level_db(clean) for _, clean in with_speech]
+    mixed = [pair for pair in with_speech if not is_clean(pair)]
+    snrs = [audio.level_db(clean) - audio.level_db(noisy - clean) for noisy, clean in mixed]
+    for values, (low, high) in ((levels, noise_bank.LEVEL_RANGE), (snrs, noise_bank.SNR_RANGE)):
+        assert low - 0.01 <= min(values) < low + 3
+        assert high - 5 < max(values) <= high + 0.01
+    assert max(np.abs(noisy).max() for noisy, _ in mixed) <= 1
+
+
+def test_speech_shorter_than_an_example_is_padded(pool):
+    rng = np.random.default_rng(0)
+    assert dataset.cut_speech(pool[:5_000], rng, N_SAMPLES).shape == (N_SAMPLES,)
+
+
+def test_equaliser_stays_within_its_gains():
+    impulse = np.zeros(4_096)
+    impulse[0] = 1
+    responses = [dataset.equalise(impulse, np.random.default_rng(seed)) for seed in range(20)]
+    gains_db = 20 * np.log10(np.abs(np.fft.rfft(responses)))
+    assert np.abs(gains_db).max() <= dataset.EQUALISER_DB + 0.01
+    assert np.abs(gains_db).max() > dataset.EQUALISER_DB - 1
+
+
+def test_dataset_gives_batches_and_goes_on_where_it_stopped(pool, bank, examples):
+    options = {"seconds": 1.0, "batch_size": 4, "n_batches": 5, "seed": 1}
+    whole = list(dataset.make_dataset(pool, bank, **options).as_numpy_iterator())
+    tail = list(dataset.make_dataset(pool, bank, **options, first_batch=3).as_numpy_iterator())
+    assert [np.shape(batch) for batch in whole] == [(2, 4, N_SAMPLES)] * 5
+    assert np.array_equal(whole[3:], tail)
+    assert np.array_equal(np.swapaxes(whole, 1, 2).reshape(20, 2, N_SAMPLES), examples[:20])

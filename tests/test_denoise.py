@@ -1,0 +1,270 @@
+"""`helpers.denoise` and `helpers.files`: arrays, streams, files of every kind, folders.
+
+Most tests use a model that passes everything, so that the right answer is the input.
+"""
+
+import numpy as np
+import pytest
+import soundfile as sf
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import files
+from helpers.audio import AudioError
+from helpers.denoise import Stream, denoise_file
+from helpers.models.blocks import WaveformWrapper
+
+SR = 16_000
+
+
+def random_clip(*shape):
+    return np.random.default_rng(shape).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def low_clip(sr, n_samples, n_channels):
+    """Another chord in each channel, below 3 kHz and faded, so that every rate can hold it."""
+    t = np.arange(n_samples)[:, None] / sr
+    notes = np.linspace(200, 3_000, 5)[:, None] - 17 * np.arange(n_channels)
+    chords = sum(np.sin(2 * np.pi * note * t) for note in notes) / 10
+    return chords * np.hanning(n_samples)[:, None]
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# --- arrays and streams -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 159, 160, 16_000, 70_001])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_call_keeps_shape_and_channels_apart(perturbed, n_samples, channels):
+    noisy = random_clip(n_samples, *channels)
+    denoised = perturbed(noisy)
+    assert denoised.shape == noisy.shape
+    assert denoised.dtype == np.float32
+    if channels:
+        np.testing.assert_allclose(denoised[:, 1], perturbed(noisy[:, 1]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_samples", [1, 161, 70_001])
+def test_pass_through_gives_the_input_back(pass_through, n_samples):
+    noisy = random_clip(n_samples)
+    np.testing.assert_allclose(pass_through(noisy), noisy, rtol=0, atol=1e-6)
+
+
+def test_blocks_do_not_show(perturbed):
+    noisy = random_clip(130_000)  # three blocks; the wrapper takes it in one piece
+    whole = tf.function(WaveformWrapper(perturbed.model, perturbed.hop_length))(noisy[None])[0]
+    assert not np.allclose(whole, noisy, atol=0.1)
+    np.testing.assert_allclose(perturbed(noisy), whole, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=6)
+@given(sizes=st.lists(st.integers(0, 20_000), min_size=1, max_size=6))
+def test_stream_does_not_depend_on_how_it_is_fed(perturbed, sizes):
+    noisy = random_clip(sum(sizes), 2)
+    stream = Stream(perturbed, 2)
+    parts = [stream.process(block) for block in np.split(noisy, np.cumsum(sizes)[:-1])]
+    denoised = np.concatenate([*parts, stream.finish()])
+    assert denoised.shape == noisy.shape
+    np.testing.assert_allclose(denoised, perturbed(noisy), rtol=0, atol=1e-6)
+
+
+def test_stream_does_not_wait_for_the_end(pass_through):
+    stream = Stream(pass_through, 1)
+    assert len(stream.process(random_clip(10 * SR, 1))) >= 5 * SR
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sr", "n_samples", "channels", "subtype", "subtype_out"),
+    [
+        ("a.wav", 8_000, 20_001, 1, "PCM_16", "PCM_16"),
+        ("a.wav", 16_000, 40_001, 1, "PCM_U8", "PCM_16"),
+        ("a.wav", 16_000, 40_000, 2, "PCM_24", "PCM_24"),
+        ("a.wav", 16_000, 40_000, 6, "PCM_16", "PCM_16"),
+        ("a.wav", 22_050, 50_000, 1, "FLOAT", "PCM_24"),
+        ("a.flac", 44_100, 500_001, 2, "PCM_16", "PCM_16"),  # several blocks
+        ("a.aiff", 48_000, 100_003, 1, "PCM_24", "PCM_24"),
+        ("a.wav", 96_000, 100_003, 1, "PCM_32", "PCM_24"),
+        ("a.ogg", 16_000, 40_000, 1, "VORBIS", "PCM_16"),
+        ("a.mp3", 44_100, 50_000, 2, "MPEG_LAYER_III", "PCM_16"),
+    ],
+)
+def test_file_comes_back_aligned(
+    pass_through, tmp_path, name, sr, n_samples, channels, subtype, subtype_out
+):
+    source, target = tmp_path / name, tmp_path / "out" / "b.flac"
+    sf.write(source, low_clip(sr, n_samples, channels), sr, subtype=subtype)
+    clip = sf.read(source, always_2d=True)[0]
+    report = denoise_file(pass_through, source, target)
+    assert report == {"seconds": len(clip) / sr, "sr": sr, "clipped": 0}
+    info = sf.info(target)
+    assert (info.format, info.subtype, info.samplerate) == ("FLAC", subtype_out, sr)
+    denoised = sf.read(target, always_2d=True)[0]
+    assert denoised.shape == clip.shape
+    error, noise_floor = np.std(denoised - clip, axis=0), 2**-15  # a shift by one sample gives 0.01
+    assert (error < 0.005 * np.std(clip, axis=0) + noise_floor).all()
+    middle = slice(n_samples // 2, n_samples // 2 + 4_000)
+    around = slice(middle.start - 20, middle.stop + 20)
+    assert np.correlate(denoised[around, 0], clip[middle, 0], mode="valid").argmax() == 20
+
+
+@pytest.mark.parametrize("sr", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("samples", [[0.25], [0.25, -0.25], [0.0], [0.0] * 30_000])
+def test_shortest_and_silent_files(pass_through, tmp_path, sr, samples):
+    sf.write(tmp_path / "a.wav", np.array(samples), sr)
+    denoise_file(pass_through, tmp_path / "a.wav", tmp_path / "b.flac")
+    denoised = sf.read(tmp_path / "b.flac")[0]
+    assert len(denoised) == len(samples)
+    assert np.abs(denoised).max() <= 4 * np.abs(samples).max()
+    assert sr != SR or np.allclose(denoised, samples, atol=2**-14)
+
+
+def test_samples_beyond_full_scale_are_clipped_and_counted(pass_through, tmp_path):
+    sf.write(tmp_path / "a.wav", 4 * low_clip(SR, 20_000, 1), SR, subtype="FLOAT")
+    report = denoise_file(pass_through, tmp_path / "a.wav", tmp_path / "b.flac")
+    loud = sf.read(tmp_path / "a.wav")[0]
+    assert report["clipped"] == pytest.approx(np.sum(np.abs(loud) > 1), abs=2)
+    denoised = sf.read(tmp_path / "b.flac")[0]
+    np.testing.assert_allclose(denoised, np.clip(loud, -1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".flac", ".FLAC", ".wav"])
+def test_ending_chooses_the_format(pass_through, tmp_path, ending):
+    sf.write(tmp_path / "a.wav", low_clip(SR, 1_000, 1), SR)
+    denoise_file(pass_through, tmp_path / "a.wav", tmp_path / f"b{ending}")
+    assert sf.info(tmp_path / f"b{ending}").format == ending[1:].upper()
+
+
+def test_existing_output_is_refused_unless_told(pass_through, tmp_path):
+    source, target = tmp_path / "a.wav", tmp_path / "out" / "a.flac"
+    sf.write(source, low_clip(SR, 1_000, 1), SR)
+    target.parent.mkdir()
+    target.write_bytes(b"mine")
+    with pytest.raises(AudioError, match=rf"\A{target}: exists already; .*--overwrite"):
+        denoise_file(pass_through, source, target)
+    assert target.read_bytes() == b"mine"
+    denoise_file(pass_through, source, target, overwrite=True)
+    assert sf.info(target).frames == 1_000
+    assert everything(target.parent) == ["a.flac"]
+
+
+def test_bad_file_leaves_nothing_behind(pass_through, tmp_path, bad_file):
+    path, message = bad_file
+    with pytest.raises(AudioError, match=message):
+        denoise_file(pass_through, path, tmp_path / "out" / "b.flac")
+    assert not (tmp_path / "out").exists() or everything(tmp_path / "out") == []
+
+
+def test_bad_file_leaves_the_earlier_output(pass_through, tmp_path):
+    sf.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), SR, subtype="FLOAT")
+    (tmp_path / "b.flac").write_bytes(b"mine")
+    with pytest.raises(AudioError):
+        denoise_file(pass_through, tmp_path / "nan.wav", tmp_path / "b.flac", overwrite=True)
+    assert (tmp_path / "b.flac").read_bytes() == b"mine"
+
+
+def test_output_folder_that_cannot_be_written(pass_through, tmp_path):
+    sf.write(tmp_path / "a.wav", low_clip(SR, 1_000, 1), SR)
+    folder = tmp_path / "a.wav" / "folder"  # below a file: not even root can make it
+    with pytest.raises(AudioError, match=rf"\A{folder}: cannot be written .*; choose another"):
+        denoise_file(pass_through, tmp_path / "a.wav", folder / "b.flac")
+    assert everything(tmp_path) == ["a.wav"]
+
+
+def test_more_channels_than_flac_holds(pass_through, tmp_path):
+    source = tmp_path / "a.wav"
+    sf.write(source, low_clip(SR, 1_000, 9), SR)
+    with pytest.raises(AudioError, match=rf"\A{source}: 9 channels, FLAC holds 8; .*\.wav"):
+        denoise_file(pass_through, source, tmp_path / "b.flac")
+    assert everything(tmp_path) == ["a.wav"]
+    denoise_file(pass_through, source, tmp_path / "b.wav")  # as the message says
+    assert sf.info(tmp_path / "b.wav").channels == 9
+
+
+def test_output_of_another_format(pass_through, tmp_path):
+    sf.write(tmp_path / "a.wav", low_clip(SR, 1_000, 1), SR)
+    with pytest.raises(AudioError, match="the output is FLAC or WAV; end its name"):
+        denoise_file(pass_through, tmp_path / "a.wav", tmp_path / "b.mp3")
+    assert everything(tmp_path) == ["a.wav"]
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Good files in a tree, two bad ones among them, and one of another kind."""
+    source = tmp_path / "in"
+    for name in ("a.wav", "b.ogg", "deep/er/c.flac", "same/d.ogg", "same/d.wav", "f.g.wav"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(source / name, low_clip(SR, 4_000, 1), SR)
+    (source / "deep/bad.wav").write_text("Dear diary")
+    (source / "b2.flac").touch()
+    (source / "notes.txt").write_text("Not a sound")
+    return source
+
+
+def test_folder_is_mirrored_and_survives_bad_files(pass_through, tmp_path, folder):
+    out = tmp_path / "out"
+    report = files.for_each_file(folder, out, lambda a, b: denoise_file(pass_through, a, b))
+    assert [
+        (str(f.relative_to(folder)), str(o.relative_to(out))) for f, o, _ in report["done"]
+    ] == [
+        ("a.wav", "a.flac"),
+        ("b.ogg", "b.flac"),
+        ("deep/er/c.flac", "deep/er/c.flac"),
+        ("f.g.wav", "f.g.flac"),
+        ("same/d.ogg", "same/d.flac"),
+    ]
+    assert report["done"][0][2]["seconds"] == 0.25
+    messages = {str(file.relative_to(folder)): message for file, message in report["failed"]}
+    assert set(messages) == {"b2.flac", "deep/bad.wav", "same/d.wav"}
+    assert "is empty" in messages["b2.flac"]
+    assert "not readable as audio" in messages["deep/bad.wav"]
+    assert "d.ogg has the same output; rename one" in messages["same/d.wav"]
+    assert all(str(f) in m and "\n" not in m for f, m in report["failed"])
+    written = [name for name in everything(out) if (out / name).is_file()]
+    assert written == sorted(str(o.relative_to(out)) for _, o, _ in report["done"])
+
+
+@pytest.mark.parametrize("error", [ValueError("too odd"), OSError("disk full")])
+def test_error_without_a_name_gets_it(tmp_path, folder, error):
+    def work(file, output):
+        raise error
+
+    report = files.for_each_file(folder / "a.wav", tmp_path / "out", work)
+    assert report == {"done": [], "failed": [(folder / "a.wav", f"{folder / 'a.wav'}: {error}")]}
+
+
+@pytest.mark.parametrize(
+    ("target", "output"), [("out", "out/a.flac"), ("in", "in/a.flac"), ("x.flac", "x.flac")]
+)
+def test_output_of_one_file(tmp_path, folder, target, output):
+    planned = files.plan_outputs(folder / "a.wav", tmp_path / target)
+    assert planned == [(folder / "a.wav", tmp_path / output)]
+
+
+def test_nothing_to_do_is_an_error(tmp_path):
+    with pytest.raises(AudioError, match=rf"\A{tmp_path}: no audio files .*; check the path\Z"):
+        files.for_each_file(tmp_path, tmp_path / "out", print)
+    with pytest.raises(AudioError, match="no such file; check the path"):
+        files.for_each_file(tmp_path / "missing.wav", tmp_path / "out", print)
+
+
+def test_every_kind_of_sound_is_found(tmp_path):
+    for name in ("a.WAV", "b.flac", "c.mp3", "d.opus", "e.aif", "f.raw", "g.txt", "h"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.wav").mkdir()
+    assert [p.name for p in files.audio_files(tmp_path)] == [
+        "a.WAV",
+        "b.flac",
+        "c.mp3",
+        "d.opus",
+        "e.aif",
+    ]

@@ -1,0 +1,168 @@
+"""`helpers.metrics` and `helpers.baselines`: the yardsticks, measured themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import audio, baselines, metrics, noise
+
+SR = audio.SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def noisy(speech):
+    """`speech` with white noise at 4-8 kHz and 5 dB."""
+    added = noise.white(len(speech), SR, np.random.default_rng(0))
+    return noise.mix(speech, added, 5)[2]
+
+
+# --- one number a clip --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clean", "denoised", "expected"),
+    [
+        ([1, 0], [1, 1], 0),  # target 1, error 1
+        ([1, 0], [3, 1], 10 * np.log10(9)),
+        ([1, 1], [1, 0], 0),  # projection 0.5: target (0.5, 0.5), error (0.5, -0.5)
+        ([1, 1, 0], [2, 2, 0.02], 10 * np.log10(8 / 0.0004)),
+    ],
+)
+def test_si_sdr_by_hand(clean, denoised, expected):
+    assert metrics.si_sdr(np.array(clean), np.array(denoised)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gain", [0.01, -1, 30])
+def test_si_sdr_does_not_see_the_scale(speech, noisy, gain):
+    expected = metrics.si_sdr(speech, noisy)
+    assert expected == pytest.approx(5, abs=0.5)
+    assert metrics.si_sdr(speech, gain * noisy) == pytest.approx(expected, abs=1e-3)
+    assert metrics.si_sdr(gain * speech, noisy) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("silent", [(0, 1), (1, 0), (0, 0)])
+def test_si_sdr_says_nothing_about_silence(speech, silent):
+    assert np.isnan(metrics.si_sdr(silent[0] * speech, silent[1] * speech))
+
+
+def test_mse_and_level_by_hand(speech):
+    assert metrics.mse(np.array([0.5, -0.5]), np.array([0.5, 0.5])) == pytest.approx(0.5)
+    assert metrics.level(speech, 0.5 * speech) == pytest.approx(-6.02, abs=0.01)
+    assert np.isnan(metrics.level(0 * speech, speech))
+
+
+def test_identical_clips_get_the_best_marks(speech):
+    row = metrics.score(speech, speech.copy())
+    assert row["pesq"] > 4.5
+    assert row["estoi"] == pytest.approx(1, abs=1e-3)
+    assert row["si_sdr"] > 100
+    assert (row["mse"], row["level"], row["reason"]) == (0, 0, "")
+
+
+def test_noise_lowers_every_mark(speech, noisy):
+    row, best = metrics.score(speech, noisy), metrics.score(speech, speech)
+    assert set(row) == {*metrics.METRICS, "reason"}
+    assert all(row[m] < best[m] for m in ("pesq", "estoi", "si_sdr"))
+    assert row["mse"] > 0
+    assert row["level"] > 0
+
+
+@pytest.mark.parametrize(
+    ("clean_gain", "denoised_gain", "n_samples", "reason"),
+    [
+        (0, 1, 48_000, "silent"),
+        (1, 0, 48_000, "silent"),
+        (1, 1, 8_000, "shorter than 1 s"),
+        (1, 1, 1, "shorter than 1 s"),
+        (0, 0, 1, "silent"),
+    ],
+)
+def test_score_of_a_clip_that_says_nothing(speech, clean_gain, denoised_gain, n_samples, reason):
+    clip = speech[10_000 : 10_000 + n_samples]
+    row = metrics.score(clean_gain * clip, denoised_gain * clip)
+    assert row["reason"] == reason
+    assert np.isnan([row["pesq"], row["estoi"]]).all()
+    assert np.isfinite(row["mse"])
+
+
+def test_score_of_a_click_in_silence_gives_a_reason():
+    click = np.zeros(SR, np.float32)
+    click[8_000] = 0.5
+    row = metrics.score(click, click)
+    assert row["reason"]
+    assert np.isnan(row["estoi"])
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def test_bootstrap_interval_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = metrics.bootstrap(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * 2 / np.sqrt(400), rel=0.1)
+    assert metrics.bootstrap(values) == (low, high)
+    assert metrics.bootstrap(np.insert(values, [0, 200], np.nan)) == (low, high)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [np.nan] * 3])
+def test_bootstrap_of_too_few_values(values):
+    assert np.isnan(metrics.bootstrap(values)).all()
+
+
+def test_summarise_keeps_order_and_leaves_out_what_has_no_mark():
+    table = [
+        ("noisy", 10, 1.0, ""),
+        ("noisy", 10, 3.0, ""),
+        ("denoised", 10, np.nan, "silent"),
+        ("denoised", 10, 5.0, ""),
+        ("noisy", 0, 2.0, ""),
+    ]
+    rows = pd.DataFrame(table, columns=["system", "snr_db", "pesq", "reason"])
+    summary = metrics.summarise(rows, ["snr_db", "system"], metrics=["pesq"])
+    columns = ["snr_db", "system", "n", "pesq", "pesq_low", "pesq_high", "left_out"]
+    assert list(summary.columns) == columns
+    assert summary[["snr_db", "system", "n", "pesq", "left_out"]].to_numpy().tolist() == [
+        [10, "noisy", 2, 2.0, 0],
+        [10, "denoised", 2, 5.0, 1],
+        [0, "noisy", 1, 2.0, 0],
+    ]
+    assert summary.loc[0, "pesq_low"] < 2 < summary.loc[0, "pesq_high"]
+    assert summary.loc[1:, ["pesq_low", "pesq_high"]].isna().all(axis=None)
+
+
+# --- baselines ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 513, 16_000])
+def test_low_pass_keeps_the_length(n_samples):
+    filtered = baselines.low_pass(np.ones(n_samples, np.float32))
+    assert filtered.shape == (n_samples,)
+    assert filtered.dtype == np.float32
+
+
+def test_low_pass_has_the_response_that_it_promises():
+    impulse = np.zeros(4_096, np.float32)
+    impulse[2_048] = 1
+    response_db = 20 * np.log10(np.abs(np.fft.rfft(baselines.low_pass(impulse))) + 1e-12)
+    f = np.fft.rfftfreq(4_096, 1 / SR)
+    assert np.abs(response_db[f < 3_500]).max() < 0.1
+    assert response_db[f > 4_200].max() < -45
+    assert response_db[np.abs(f - 3_900).argmin()] == pytest.approx(-6, abs=0.5)
+
+
+def test_low_pass_has_no_delay(speech):
+    filtered = baselines.low_pass(speech)
+    correlation = np.correlate(filtered[1_000:-1_000], speech[900:-900], mode="valid")
+    assert correlation.argmax() == 100
+
+
+def test_baselines_stand_in_their_order(speech, noisy):
+    filtered, oracle = baselines.low_pass(noisy), baselines.oracle_psm(speech, noisy)
+    assert oracle.shape == noisy.shape
+    marks = [metrics.si_sdr(speech, x) for x in (noisy, filtered, oracle)]
+    assert marks[0] + 3 < marks[1] < marks[2] - 1
+
+
+def test_oracle_passes_clean_speech(speech):
+    np.testing.assert_allclose(baselines.oracle_psm(speech, speech), speech, atol=1e-6)
