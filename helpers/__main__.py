@@ -74,8 +74,15 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("evaluate", evaluate, "Score noisy, low-pass, both methods and an oracle.")
     sub.add_argument("--split", default="test", help="or validation, other, test+other")
-    sub.add_argument("--noise", nargs="+", default=["white"], metavar="KIND[:LOW-HIGH]")
+    sub.add_argument(
+        "--noise",
+        nargs="+",
+        default=["white"],
+        metavar="KIND[:LOW-HIGH]",
+        help="kinds of noise, or none for clean input (default: white, 4000-8000 Hz)",
+    )
     sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
+    sub.add_argument("--level", type=float, default=float("nan"), help="of the speech, dBFS RMS")
     sub.add_argument("--utterances", type=int, default=0, help="at most; 0 for all (default)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/evaluation"), help="without ending")
@@ -179,9 +186,9 @@ def evaluate(args) -> int:
     utterances = evaluation.pick(table, args.split, args.utterances)
     bands = [evaluation.Condition.parse(text) for text in args.noise]
     conditions = [
-        evaluation.Condition(band.kind, band.low, band.high, snr)
+        dataclasses.replace(band, snr_db=snr, level_db=args.level)
         for band in bands
-        for snr in args.snr
+        for snr in (args.snr if band.kind != "none" else args.snr[:1])
     ]
     files = ()
     if any(band.kind == "recorded" for band in bands):

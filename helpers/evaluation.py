@@ -26,12 +26,16 @@ COLUMNS = {  # of a printed table: heading, format
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A kind of noise in a band (Hz) at an SNR (dB)."""
+    """A kind of noise in a band (Hz) at an SNR (dB), and the speaker's level (dBFS RMS).
+
+    The kind "none" leaves the input clean; the level is that of the recording by default.
+    """
 
     kind: str = "white"
     low: float = noise.LOW
     high: float = noise.HIGH
     snr_db: float = 0.0
+    level_db: float = np.nan
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -76,6 +80,10 @@ def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
 
 def make_noisy(utterance: str, clean: np.ndarray, condition: Condition, seed: int, files=()):
     """`(clean, noise, noisy)` of a condition: the same noise for an utterance at every SNR."""
+    if not np.isnan(condition.level_db):
+        clean = audio.set_level(clean, condition.level_db)
+    if condition.kind == "none":
+        return clean, np.zeros_like(clean), clean
     name = f"{utterance}/{condition.kind}/{condition.low:g}-{condition.high:g}"
     rng, sr = noise.rng_for(name, seed), audio.SAMPLE_RATE
     added = noise.make(condition.kind, len(clean), sr, rng, condition.low, condition.high, files)
@@ -128,18 +136,17 @@ def _score(row: dict, clean: np.ndarray, estimate: np.ndarray) -> dict:
 def table_text(rows: pd.DataFrame) -> str:
     """The table as Markdown: condition, SNR and system, means with 95 % intervals."""
     rows = rows.assign(mse=rows.mse * 1e6)
-    by = ["kind", "low", "high", "snr_db", "system"]
+    by = ["kind", "low", "high", "snr_db", "level_db", "system"]
     lines = [
-        "| noise | SNR (dB) | system | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
+        "| input | SNR (dB) | system | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
         "|---|---|---|" + "---|" * len(COLUMNS),
     ]
     for line in metrics.summarise(rows, by, tuple(COLUMNS)).to_dict("records"):
         cells = [
-            "{} [{}, {}]".format(*(form.format(line[m + end]) for end in ("", "_low", "_high")))
-            for m, (_, form) in COLUMNS.items()
+            interval_text(*(line[m + end] for end in ENDS), f) for m, (_, f) in COLUMNS.items()
         ]
-        band = f"{line['kind']} {line['low'] / 1000:g}-{line['high'] / 1000:g} kHz"
-        lines.append(f"| {band} | {line['snr_db']:g} | {line['system']} | {' | '.join(cells)} |")
+        snr = "" if line["kind"] == "none" else f"{line['snr_db']:g}"
+        lines.append(f"| {input_text(line)} | {snr} | {line['system']} | {' | '.join(cells)} |")
     left_out = int((rows.reason != "").sum())
     note = (
         f"; {left_out} clips lack a metric ({', '.join(set(rows.reason) - {''})})"
@@ -152,6 +159,20 @@ def table_text(rows: pd.DataFrame) -> str:
         f"Means and 95 % bootstrap intervals over {n} utterances of {speakers} speakers{note}.",
     ]
     return "\n".join(lines)
+
+
+def interval_text(mean: float, low: float, high: float, form: str) -> str:
+    """A mean with its interval, for example `12.3 [11.9, 12.6]`."""
+    text = form.format(mean).replace("inf", "∞")
+    return text if np.isnan(low) else f"{text} [{form.format(low)}, {form.format(high)}]"
+
+
+def input_text(condition: Mapping) -> str:
+    """A condition in words, for example `white 4-8 kHz, speech at -50 dBFS`."""
+    text = f"{condition['kind']} {condition['low'] / 1000:g}-{condition['high'] / 1000:g} kHz"
+    text = "clean input" if condition["kind"] == "none" else text
+    quiet = not np.isnan(condition["level_db"])
+    return f"{text}, speech at {condition['level_db']:g} dBFS" if quiet else text
 
 
 def save_table(rows: pd.DataFrame, path: Path) -> None:

@@ -20,15 +20,15 @@ SHORTEST = 1.0  # s; PESQ and ESTOI average over longer windows than a shorter c
 def si_sdr(clean: np.ndarray, denoised: np.ndarray) -> float:
     """Scale-invariant signal-to-distortion ratio in dB, higher is better, unbounded.
 
-    Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, without removing means. NaN
-    for a silent clean or denoised clip. A level error does not show in it: see `level`.
+    Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, without removing means.
+    Infinite for an exact copy, NaN for a silent clip. A level error does not show: see `level`.
     """
     clean, denoised = np.float64(clean), np.float64(denoised)
     if not clean.any() or not denoised.any():
         return np.nan
     target = (denoised @ clean) / (clean @ clean) * clean
     error = np.sum((denoised - target) ** 2)
-    return float(10 * np.log10(np.sum(target**2) / max(error, 1e-30)))
+    return float(10 * np.log10(np.sum(target**2) / error)) if error > 0 else np.inf
 
 
 def mse(clean: np.ndarray, denoised: np.ndarray) -> float:
@@ -83,11 +83,11 @@ def score(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) 
 def bootstrap(values: np.ndarray, n_draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean over utterances (Efron and Tibshirani, 1993).
 
-    NaN values are left out; (NaN, NaN) when fewer than two are left.
+    NaN values are left out; (NaN, NaN) when fewer than two are left, or one is infinite.
     """
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
-    if len(values) < 2:
+    if len(values) < 2 or np.isinf(values).any():
         return np.nan, np.nan
     draws = np.random.default_rng(seed).integers(len(values), size=(n_draws, len(values)))
     return tuple(np.percentile(values[draws].mean(axis=1), [2.5, 97.5]))
@@ -100,7 +100,7 @@ def summarise(rows: pd.DataFrame, by: list[str], metrics=METRICS) -> pd.DataFram
     number of clips with a reason.
     """
     summary = []
-    for key, group in rows.groupby(by, sort=False):
+    for key, group in rows.groupby(by, sort=False, dropna=False):
         line = dict(zip(by, key, strict=True)) | {"n": len(group)}
         for metric in metrics:
             low, high = bootstrap(group[metric])

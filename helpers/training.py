@@ -150,6 +150,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
         initial_epoch=done,
         epochs=last,
         steps_per_epoch=plan.batches,
+        shuffle=False,
         callbacks=callbacks,
         verbose=verbose,
     )
