@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks train-waveform train-spectrogram clean
+.PHONY: help run test lab notebooks results train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -14,6 +14,10 @@ endif
 # $(call stage,NAME,COMMAND): run a command and print how long it took
 stage = @echo "== $(1)"; start=$$SECONDS; $(2); code=$$?; \
 	echo "== $(1): $$((SECONDS - start)) s"; exit $$code
+
+# $(call evaluate,FILE,OPTIONS): score test and other speakers
+evaluate = $(BIN)/python -m helpers evaluate --split test+other --utterances 24 \
+	--out data/results/$(1) $(2)
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +37,12 @@ lab: $(READY) ## open JupyterLab on the first notebook
 
 notebooks: $(READY) ## execute every notebook in full and keep the outputs, without audio
 	$(BIN)/python .ci/execute_notebooks.py
+
+results: $(READY) ## score both methods on the test speakers of a real corpus into data/results
+	$(call evaluate,test_white,--noise white --snr -5 0 5 10 20)
+	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000)
+	$(call evaluate,test_quiet,--noise white --snr 0 --level -50)
+	$(call evaluate,test_clean,--noise none)
 
 train-waveform: $(READY) ## train the waveform model, or go on where it stopped
 	$(BIN)/python -m helpers train waveform

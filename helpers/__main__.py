@@ -4,6 +4,7 @@ Modules that need TensorFlow are imported only by the commands that need it.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
     sub.add_argument("--level", type=float, default=float("nan"), help="of the speech, dBFS RMS")
-    sub.add_argument("--utterances", type=int, default=0, help="at most; 0 for all (default)")
+    sub.add_argument("--utterances", type=int, default=0, help="of each split; 0: all (default)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/evaluation"), help="without ending")
 

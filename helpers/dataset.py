@@ -21,7 +21,7 @@ def load_speech(paths: Iterable[Path], verbose: bool = True) -> np.ndarray:
     paths = list(paths)
     cuts = [
         np.int16(np.clip(audio.read(path), -1, 1) * 32767)
-        for path in tqdm(paths, "speech", disable=not verbose, leave=False)
+        for path in tqdm(paths, "speech", disable=None if verbose else True, leave=False)
     ]
     return np.concatenate(cuts)
 

@@ -68,14 +68,21 @@ def standard_systems() -> dict[str, System]:
 
 
 def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
-    """Utterances of a split, taken from its speakers in turn, so that many speakers are heard.
+    """At most `n_utterances` of a split (0: all), or of each of several, as "test+other".
 
-    All of them for `n_utterances` of 0. The split "test+other" adds other speakers.
+    Its speakers are taken in turn, so that many are heard. Raises ValueError for a split without
+    utterances.
     """
-    chosen = table[table.split.isin(split.split("+"))]
-    turn = chosen.groupby("speaker").cumcount()
-    chosen = chosen.assign(turn=turn).sort_values(["turn", "utterance"]).drop(columns="turn")
-    return chosen.head(n_utterances or len(chosen)).reset_index(drop=True)
+    parts = []
+    for name in split.split("+"):
+        chosen = table[table.split == name]
+        turn = chosen.groupby("speaker").cumcount()
+        chosen = chosen.assign(turn=turn).sort_values(["turn", "utterance"]).drop(columns="turn")
+        parts.append(chosen.head(n_utterances or len(chosen)))
+    utterances = pd.concat(parts, ignore_index=True)
+    if utterances.empty:
+        raise ValueError(f"no utterance of split {split!r} here; choose from {corpus.SPLITS}")
+    return utterances
 
 
 def make_noisy(utterance: str, clean: np.ndarray, condition: Condition, seed: int, files=()):
@@ -143,7 +150,8 @@ def table_text(rows: pd.DataFrame) -> str:
     ]
     for line in metrics.summarise(rows, by, tuple(COLUMNS)).to_dict("records"):
         cells = [
-            interval_text(*(line[m + end] for end in ENDS), f) for m, (_, f) in COLUMNS.items()
+            interval_text(line[m], line[f"{m}_low"], line[f"{m}_high"], form)
+            for m, (_, form) in COLUMNS.items()
         ]
         snr = "" if line["kind"] == "none" else f"{line['snr_db']:g}"
         lines.append(f"| {input_text(line)} | {snr} | {line['system']} | {' | '.join(cells)} |")

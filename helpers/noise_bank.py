@@ -98,7 +98,9 @@ class NoiseBank:
         if not path.exists():
             n_samples = int(seconds * audio.SAMPLE_RATE)
             clips = np.empty((n_clips, n_samples), np.float16)
-            for i in tqdm(range(n_clips), "noise bank", disable=not verbose, leave=False):
+            for i in tqdm(
+                range(n_clips), "noise bank", disable=None if verbose else True, leave=False
+            ):
                 rng = np.random.default_rng([seed, i])
                 clips[i] = np.clip(random_noise(rng, n_samples, files), -6e4, 6e4)
             with audio.atomic_path(path) as temporary, open(temporary, "wb") as stream:

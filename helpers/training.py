@@ -84,7 +84,7 @@ def compile_model(plan: Plan) -> WaveformWrapper:
         warmup_target=plan.learning_rate,
         warmup_steps=warm_up,
     )
-    optimizer = keras.optimizers.Adam(rate, clipnorm=3.0, use_ema=True, ema_momentum=0.999)
+    optimizer = keras.optimizers.Adam(rate, clipnorm=3.0, use_ema=True, ema_momentum=0.99)
     model.compile(optimizer, losses.DenoisingLoss(), jit_compile=False)
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
     optimizer.build(model.trainable_variables)

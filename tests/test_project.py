@@ -1,0 +1,126 @@
+"""The project as a reader finds it: dependencies named once, notebooks complete, errors caught."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHECK = "# NBVAL_CHECK_OUTPUT"
+
+
+def requirements() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")]
+
+
+def test_conda_and_pip_name_the_same_dependencies():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == "denoiser"
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
+    assert pip == ["-r requirements.txt"]
+    assert {re.split("[=<>]", line)[0] for line in conda} == {"python", "pip", "make", "c-compiler"}
+    assert "python=3.11" in conda
+
+
+def test_every_requirement_is_pinned_and_explained():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
+    for line in packages:
+        assert re.fullmatch(r"[\w-]+==[\w.]+  # \S.*", line), line
+    assert requirements()[-1] == "-e ."
+
+
+def test_requirements_cover_what_the_code_imports():
+    names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "jupyterlab"}
+    declared = {line.split("==")[0] for line in requirements()}
+    local = {"helpers", "conftest"}
+    for path in [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
+        for module in set(imported) - set(sys.stdlib_module_names) - local:
+            assert names.get(module, module) in declared | {"nbformat"}, (path.name, module)
+
+
+def test_modules_import_no_later_one():
+    order = (ROOT / "helpers" / "__init__.py").read_text()
+    order = re.findall(r"`(\w+)`", order)
+    for i, name in enumerate(order):
+        module = ROOT / "helpers" / name
+        files = [module.with_suffix(".py")] if not module.is_dir() else module.glob("*.py")
+        for path in files:
+            assert path.exists(), path
+            found = re.findall(r"from helpers(?:\.(\w+))?[\w.]* import ([\w, ]+)", path.read_text())
+            for package, imported in found:
+                for other in [package] if package else re.split(", ", imported):
+                    assert other not in order[i + 1 :], f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_complete(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+    assert sum(CHECK in c.source.splitlines() for c in code) >= 3
+    for cell in code:
+        if CHECK in cell.source.splitlines():
+            assert cell.outputs, f"a checked cell without output compares nothing: {cell.source}"
+    assert all(len(c.source.splitlines()) <= 30 for c in code)
+    text = path.read_text()
+    assert "data:audio" not in text, "audio in the outputs; run `make notebooks`"
+    assert len(text) <= 2_000_000
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+
+
+def test_notebooks_are_numbered_without_a_gap():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i + 1:02d}" for i in range(len(NOTEBOOKS))]
+    assert len(NOTEBOOKS) >= 5
+
+
+def nbval(path: Path) -> subprocess.CompletedProcess:
+    """Run nbval on one notebook as `make test` does."""
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.search(r"--nbval-lax.*?--nbval-cell-timeout \d+", makefile, re.DOTALL)[0]
+    options = options.replace("\\\n", " ").replace("tests/", f"{ROOT}/tests/").split()
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull]
+    return subprocess.run(
+        [*command, *options, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=path.parent,
+    )
+
+
+def test_a_planted_error_fails_the_run(tmp_path):
+    planted = [
+        (f"{CHECK}\nprint(1 + 1)", "2\n"),  # right
+        (f"{CHECK}\nprint(1 + 1)", "3\n"),  # another output than the committed one
+        ("raise RuntimeError('planted')", ""),
+        ("assert 1 + 1 == 3", ""),
+    ]
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    for i, (source, text) in enumerate(planted):
+        outputs = [nbformat.v4.new_output("stream", text=text)] if text else []
+        cell = nbformat.v4.new_code_cell(source, outputs=outputs, execution_count=i + 1)
+        notebook.cells.append(cell)
+    nbformat.write(notebook, tmp_path / "planted.ipynb")
+    result = nbval(tmp_path / "planted.ipynb")
+    assert result.returncode == 1, result.stdout
+    assert "3 failed, 1 passed" in result.stdout
+
+
+def test_make_help_explains_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*## \S", makefile, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(explained)
