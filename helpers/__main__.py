@@ -134,7 +134,7 @@ def denoise(args) -> int:
     results = [result for *_, result in report["done"]]
     seconds = sum(result["seconds"] for result in results)
     print(
-        f"{len(results)} files, {seconds:.1f} s of audio "
+        f"{len(results)} done, {seconds:.1f} s of audio "
         f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
     )
     if any(result["sr"] > 16_000 for result in results):
@@ -149,7 +149,7 @@ def complain(report: dict) -> int:
     for _, message in report["failed"]:
         print(f"error: {message}", file=sys.stderr)
     if report["failed"] and len(report["done"]) + len(report["failed"]) > 1:
-        print(f"{len(report['failed'])} files failed, {len(report['done'])} done", file=sys.stderr)
+        print(f"{len(report['failed'])} failed, {len(report['done'])} done", file=sys.stderr)
     return 1 if report["failed"] else 0
 
 
@@ -167,7 +167,7 @@ def add_noise(args) -> int:
         noise_folder=args.noise,
         overwrite=args.overwrite,
     )
-    print(f"{len(report['done'])} files, manifest {report['manifest']}")
+    print(f"{len(report['done'])} done, manifest {report['manifest']}")
     return complain(report)
 
 

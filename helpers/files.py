@@ -53,7 +53,8 @@ def for_each_file(source: Path, target: Path, work: Callable[[Path, Path], objec
             taken[output] = file
             report["done"].append((file, output, work(file, output)))
         except (AudioError, ValueError, OSError, sf.LibsndfileError) as error:
-            message = str(error) if str(file) in str(error) else f"{file}: {error}"
+            named = isinstance(error, AudioError) or str(file) in str(error)
+            message = str(error) if named else f"{file}: {error}"
             report["failed"].append((file, message))
     return report
 

@@ -47,6 +47,15 @@ def test_read_blocks_joined_are_the_file(tmp_path):
     assert np.array_equal(np.concatenate(blocks), samples)
 
 
+@pytest.mark.parametrize("length", [0x7FFFF000, 0xFFFFFFFF])  # SoX, FFmpeg
+def test_wav_from_a_pipe_is_no_truncated_file(tmp_path, length):
+    path = tmp_path / "a.wav"
+    sf.write(path, sine(16_000), 16_000)
+    header, _, data = path.read_bytes().partition(b"data")
+    path.write_bytes(header + b"data" + length.to_bytes(4, "little") + data[4:])
+    assert len(audio.read(path)) == 16_000
+
+
 def test_bad_file_is_refused_in_one_line(bad_file):
     path, message = bad_file
     with pytest.raises(AudioError, match=message):

@@ -287,3 +287,9 @@ def test_draw_cuts_and_wraps_around(seed, n_samples):
     assert cut.shape == (n_samples,)
     assert np.unique(cut // 100).size == 1  # one clip
     assert (np.diff(cut) % 10 == 1).all()
+
+
+def test_draw_reaches_every_clip_and_every_start():
+    bank = NoiseBank(np.float16([np.arange(10), 100 + np.arange(10)]))
+    starts = {bank.draw(rng(seed), 1).item() for seed in range(200)}
+    assert starts == {*range(10), *range(100, 110)}

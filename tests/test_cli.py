@@ -1,0 +1,221 @@
+"""The command line as a user meets it: what it writes, what it says, how it exits."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+from conftest import keep, save_model
+
+from helpers import audio, corpus, evaluation, noise
+from helpers.__main__ import main
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A folder of untrained weights of both methods, which pass everything."""
+    folder = tmp_path_factory.mktemp("weights")
+    for method in ("waveform", "spectrogram"):
+        save_model(method, folder, keep)
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path, speech):
+    """A folder with two good files in different places, a transcript, and one bad file."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    sf.write(folder / "a.wav", speech, 16_000)
+    sf.write(folder / "deep" / "b.flac", np.stack([speech[:20_000]] * 2, axis=1), 44_100)
+    (folder / "deep" / "a.trans.txt").write_text("A HELLO\n")
+    (folder / "bad.wav").write_text("not audio")
+    return folder
+
+
+def outputs(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_help_needs_no_tensorflow():
+    script = "import sys, helpers.__main__ as cli; cli.parser(); print('tensorflow' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=1)
+    assert result.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "denoise", "add-noise", "train", "evaluate", "download"]
+)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    assert "usage: denoiser " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["waveform", "spectrogram", "a", "s"])
+def test_denoise_one_file(tmp_path, tree, weights, method, capsys):
+    target = tmp_path / "out.flac"
+    options = ["--method", method, "--weights", str(weights)]
+    assert main(["denoise", str(tree / "a.wav"), str(target), *options]) == 0
+    name = {"a": "waveform", "s": "spectrogram"}.get(method, method)
+    out = capsys.readouterr().out
+    assert out.startswith("1 done, 3.0 s of audio in")
+    assert name in out
+    np.testing.assert_allclose(sf.read(target)[0], sf.read(tree / "a.wav")[0], atol=1e-4)
+
+
+def test_denoise_folder_goes_on_after_a_bad_file(tmp_path, tree, weights, capsys):
+    target = tmp_path / "out"
+    assert main(["denoise", str(tree), str(target), "--weights", str(weights)]) == 1
+    assert outputs(target) == ["a.flac", "deep/b.flac"]
+    captured = capsys.readouterr()
+    assert "note: what the input held above 8 kHz is gone" in captured.out
+    errors = captured.err.strip().splitlines()
+    assert errors[-2].startswith(f"error: {tree / 'bad.wav'}: not readable as audio")
+    assert errors[-1] == "1 failed, 2 done"
+
+
+def test_denoise_does_not_overwrite_unless_told(tmp_path, tree, weights, capsys):
+    target = tmp_path / "out.flac"
+    target.write_text("precious")
+    call = ["denoise", str(tree / "a.wav"), str(target), "--weights", str(weights)]
+    assert main(call) == 1
+    assert target.read_text() == "precious"
+    assert f"error: {target}: exists already" in capsys.readouterr().err
+    assert main([*call, "--overwrite"]) == 0
+    assert sf.info(target).frames == 48_000
+
+
+@pytest.mark.parametrize("source", ["missing.wav", "bad.wav"])
+def test_wrong_input_is_one_line_and_exit_1(tmp_path, tree, source, capsys):
+    assert main(["denoise", str(tree / source), str(tmp_path / "out.flac")]) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith(f"error: {tree / source}: ")
+    assert "\n" not in err
+    assert not (tmp_path / "out.flac").exists()
+
+
+def test_missing_and_wrong_weights(tmp_path, tree, weights, capsys):
+    call = ["denoise", str(tree / "a.wav"), str(tmp_path / "o.flac"), "--weights", str(tmp_path)]
+    assert main(call) == 1
+    assert "run `python -m helpers train spectrogram`" in capsys.readouterr().err
+    for name in ("spectrogram.keras", "spectrogram.json"):
+        (tmp_path / name).write_bytes((weights / name).read_bytes())
+    (tmp_path / "spectrogram.keras").write_bytes(b"other weights")
+    assert main(call) == 1
+    assert "not the weights that its card describes" in capsys.readouterr().err
+    assert not (tmp_path / "o.flac").exists()
+
+
+@pytest.mark.parametrize("method", ["waveform", "spectrogram"])
+def test_shipped_weights_load(method):
+    from helpers import models
+
+    model = models.load(method)
+    assert 200_000 <= model.count_params() <= 800_000
+    assert models.weights_path(method).stat().st_size < 5_000_000
+
+
+# --- add-noise --------------------------------------------------------------------------------
+
+
+def test_add_noise_writes_the_tree_and_a_manifest(tmp_path, tree, capsys):
+    (tree / "bad.wav").unlink()
+    target = tmp_path / "noisy"
+    options = ["--kind", "pink", "--low", "2500", "--high", "7000", "--snr", "5", "--seed", "3"]
+    assert main(["add-noise", str(tree), str(target), *options]) == 0
+    assert outputs(target) == ["a.flac", "deep/b.flac", "manifest.csv"]
+    manifest = pd.read_csv(target / "manifest.csv")
+    assert manifest.file.tolist() == ["a.wav", "deep/b.flac"]
+    expected = {"kind": "pink", "low": 2500, "high": 7000, "snr_db": 5, "seed": 3}
+    assert all((manifest[name] == value).all() for name, value in expected.items())
+    for row in manifest.itertuples():
+        clean, noisy = sf.read(tree / row.file)[0] * row.scale, sf.read(target / row.noisy)[0]
+        assert 20 * np.log10(np.std(clean) / np.std(noisy - clean)) == pytest.approx(5, abs=0.01)
+
+
+def test_add_noise_is_the_same_again_from_its_manifest(tmp_path, tree, capsys):
+    (tree / "bad.wav").unlink()
+    main(["add-noise", str(tree), str(tmp_path / "one"), "--kind", "electrical", "--seed", "7"])
+    (tree / "another.wav").write_bytes((tree / "a.wav").read_bytes())  # must change nothing
+    row = pd.read_csv(tmp_path / "one" / "manifest.csv").iloc[0]
+    again = [f"--{name}={row[name]}" for name in ("kind", "low", "high", "seed")]
+    main(["add-noise", str(tree), str(tmp_path / "two"), *again, f"--snr={row.snr_db}"])
+    for name in ("a.flac", "deep/b.flac"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    different = (tmp_path / "two" / "another.flac").read_bytes()
+    assert different != (tmp_path / "two" / "a.flac").read_bytes()
+
+
+def test_add_noise_goes_on_after_a_bad_file(tmp_path, tree, capsys):
+    sf.write(tree / "silent.wav", np.zeros(16_000), 16_000)
+    assert main(["add-noise", str(tree), str(tmp_path / "noisy")]) == 1
+    assert outputs(tmp_path / "noisy") == ["a.flac", "deep/b.flac", "manifest.csv"]
+    err = capsys.readouterr().err
+    assert f"{tree / 'silent.wav'}: no SNR can be set" in err
+    assert "2 failed, 2 done" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kind", "purple"], "unknown noise kind 'purple'"),
+        (["--low", "7000", "--high", "5000"], "band 7000-5000 Hz"),
+        (["--kind", "recorded", "--noise", "nowhere"], "no recorded noise"),
+    ],
+)
+def test_add_noise_refuses_nonsense(tmp_path, tree, options, message, capsys):
+    assert main(["add-noise", str(tree / "a.wav"), str(tmp_path / "n.flac"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "n.flac").exists()
+
+
+# --- evaluate and run -------------------------------------------------------------------------
+
+
+def test_conditions_are_parsed():
+    assert evaluation.Condition.parse("pink:2500-7000").low == 2500
+    assert evaluation.Condition.parse("white").high == noise.HIGH
+    with pytest.raises(ValueError, match="KIND:LOW-HIGH"):
+        evaluation.Condition.parse("pink:loud")
+
+
+def test_pick_takes_speakers_in_turn():
+    table = corpus.read_corpus(corpus.ROOT / "data" / "sample")
+    chosen = evaluation.pick(table, "test", 2)
+    assert chosen.speaker.nunique() == 2
+    assert set(chosen.split) == {"test"}
+    assert len(evaluation.pick(table, "test+train", 3)) == 6
+    with pytest.raises(ValueError, match="no utterance of split 'other'"):
+        evaluation.pick(table, "other", 3)
+
+
+def test_a_table_counts_what_it_leaves_out():
+    row = {"utterance": "a", "speaker": "s", "system": "noisy", "mse": 0.0, "level": 0.0}
+    row |= {"kind": "none", "low": 0, "high": 1, "snr_db": 0, "level_db": np.nan}
+    row |= {"si_sdr": np.inf, "pesq": np.nan, "estoi": np.nan, "reason": "silent"}
+    text = evaluation.table_text(pd.DataFrame([row, row | {"utterance": "b"}]))
+    assert "clean input" in text
+    assert "∞" in text
+    assert "2 clips lack a metric (silent)" in text
+
+
+def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
+    """On the bundled sample, with the shipped weights: both methods must earn their place."""
+    monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
+    assert main(["run", "--output", str(tmp_path), "--utterances", "2", "--snr", "0"]) == 0
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert len(rows) == 2 * 5
+    names = {p.stem.split("_")[-1] for p in tmp_path.glob("*.flac")}
+    assert names == {"clean", "noisy", "waveform", "spectrogram"}
+    assert len(list(tmp_path.glob("*.flac"))) == 8
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+    assert "| white 4-8 kHz | 0 | low-pass |" in (tmp_path / "table.md").read_text()
+    mean = rows.groupby("system").si_sdr.mean()
+    assert mean["noisy"] == pytest.approx(0, abs=0.01)
+    assert mean["spectrogram"] > 12
+    assert mean["waveform"] > 10
+    for path in tmp_path.glob("*_clean.flac"):
+        assert len(audio.read(path)) == len(audio.read(str(path).replace("clean", "noisy")))
