@@ -21,6 +21,7 @@ WIN_LENGTH = 512  # samples, 32 ms
 HOP_LENGTH = 256  # samples, 16 ms
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
 CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
+UNKNOWN_FRAMES = 2**63 - 1  # a FLAC that was written to a pipe; libsndfile cannot read it
 STREAMED = 0x7FFFF000  # bytes; a header of this length or more was written before its data
 
 
@@ -51,6 +52,9 @@ def open_audio(path: Path) -> sf.SoundFile:
         raise AudioError(
             f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first"
         ) from error
+    if source.frames == UNKNOWN_FRAMES:
+        source.close()
+        raise AudioError(f"{path}: its header gives no length; write it again with `flac` or sox")
     if short := CUT_SHORT.search(source.extra_info):
         said, found = map(int, short.groups())
         if found < said < STREAMED:

@@ -86,9 +86,7 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     without LibriSpeech files.
     """
     folder = Path(folder)
-    files = sorted(
-        path for path in folder.glob("*/*/*/*.flac") if subsets is None or path.parts[-4] in subsets
-    )
+    files = sorted(folder.glob("*/*/*/*.flac"))
     if not files:
         raise CorpusError(
             f"{folder}: no <subset>/<speaker>/<chapter>/*.flac here; "
@@ -102,14 +100,22 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
             "speaker": path.parts[-3],
             "chapter": path.parts[-2],
             "sex": sexes.get(path.parts[-3]),
-            "seconds": sf.info(path).duration,
+            "seconds": duration(path),
             "text": texts.get(path.stem),
             "path": path,
         }
         for path in files
     ]
-    table = pd.DataFrame(rows).sort_values("utterance", ignore_index=True)
-    return add_splits(table)
+    table = add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
+    return table if subsets is None else table[table.subset.isin(subsets)].reset_index(drop=True)
+
+
+def duration(path: Path) -> float:
+    """Seconds of an audio file, from its header. Raises CorpusError naming a broken file."""
+    try:
+        return sf.info(path).duration
+    except sf.LibsndfileError as error:
+        raise CorpusError(f"{path}: not readable as audio; copy or download it again") from error
 
 
 def read_sexes(folder: Path) -> dict[str, str]:

@@ -50,8 +50,8 @@ def for_each_file(source: Path, target: Path, work: Callable[[Path, Path], objec
         try:
             if output in taken:
                 raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
-            taken[output] = file
             report["done"].append((file, output, work(file, output)))
+            taken[output] = file
         except (AudioError, ValueError, OSError, sf.LibsndfileError) as error:
             named = isinstance(error, AudioError) or str(file) in str(error)
             message = str(error) if named else f"{file}: {error}"

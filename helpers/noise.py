@@ -85,7 +85,9 @@ def whine(n_samples, sr, rng, low=LOW, high=HIGH):
     """
     t = np.arange(n_samples) / sr
     mains = rng.choice([50.0, 60.0])
-    base = rng.uniform(low, high) / rng.integers(1, 5)  # one harmonic at least is in the band
+    base = rng.uniform(max(low, 500), high) / rng.integers(
+        1, 5
+    )  # one harmonic at least is in the band
     drift = np.cumsum(slow_walk(n_samples, rng, 1 + n_samples // sr)) / sr
     total = np.zeros(n_samples)
     for harmonic in range(1, int(high // base) + 1):

@@ -179,3 +179,15 @@ def test_stft_finds_a_tone_in_its_bin():
 def test_power_db_is_relative_and_floored():
     power = np.array([4.0, 0.04, 0.0])
     np.testing.assert_allclose(audio.power_db(power, reference=4.0), [0, -20, -120], atol=1e-9)
+
+
+def test_flac_without_a_length_is_told(tmp_path):
+    """As a program writes it to a pipe: libsndfile cannot read such a file."""
+    path = tmp_path / "piped.flac"
+    sf.write(path, np.zeros(1_000), 16_000)
+    header = bytearray(path.read_bytes())
+    header[21] &= 0xF0  # the 36 bits of STREAMINFO that hold the number of samples (RFC 9639)
+    header[22:26] = bytes(4)
+    path.write_bytes(header)
+    with pytest.raises(AudioError, match="gives no length; write it again"):
+        audio.read(path)
