@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("train", train, "Train a method, or go on with a training that was stopped.")
     sub.add_argument("method", choices=METHODS, metavar="{waveform,spectrogram}")
-    sub.add_argument("--epochs", type=int, help="default: those of the shipped weights")
+    sub.add_argument(
+        "--cycles", type=int, nargs="+", help="epochs (default: those of the shipped weights)"
+    )
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
@@ -175,7 +177,8 @@ def train(args) -> int:
     from helpers import training
 
     method = METHODS[args.method]
-    plan = training.Plan(method, epochs=args.epochs or training.EPOCHS[method], seed=args.seed)
+    cycles = tuple(args.cycles or training.CYCLES[method])
+    plan = training.Plan(method, cycles, seed=args.seed)
     path = training.export(plan, training.train(plan), args.out)
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
     return 0

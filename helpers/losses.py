@@ -47,6 +47,10 @@ def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
 class DenoisingLoss(keras.losses.Loss):
     """0.7 x magnitude + 0.3 x complex error of compressed spectra, minus a little SI-SDR.
 
+    The errors are squared (`order` 2) or absolute (`order` 1). Squared ones are ruled by the
+    noise band, where they are large; absolute ones also care for the many bins that are nearly
+    right already and should stay so.
+
     Both signals are first scaled to a clean level of one, so that a quiet talker counts as much
     as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB.
     Compressed spectra: Braun and Tashev, "A consolidated view of loss functions for supervised
@@ -55,10 +59,17 @@ class DenoisingLoss(keras.losses.Loss):
     """
 
     def __init__(
-        self, win_length=512, hop_length=256, si_sdr_weight=0.05, name="denoising", **kwargs
+        self,
+        win_length=512,
+        hop_length=256,
+        order=2,
+        si_sdr_weight=0.05,
+        name="denoising",
+        **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.win_length, self.hop_length, self.si_sdr_weight = win_length, hop_length, si_sdr_weight
+        self.win_length, self.hop_length = win_length, hop_length
+        self.order, self.si_sdr_weight = order, si_sdr_weight
 
     def call(self, clean, denoised):
         power = tf.reduce_mean(clean**2, -1)
@@ -67,14 +78,20 @@ class DenoisingLoss(keras.losses.Loss):
         clean, denoised = clean * scale, denoised * scale
         spectra = [spectrum(x, self.win_length, self.hop_length) for x in (clean, denoised)]
         (mag, cplx), (mag_hat, cplx_hat) = [compress(S) for S in spectra]
-        magnitude_error = tf.reduce_mean((mag - mag_hat) ** 2, [1, 2])
-        complex_error = tf.reduce_mean(tf.abs(cplx - cplx_hat) ** 2, [1, 2])
+        magnitude_error = self.mean_error((mag - mag_hat) ** 2)
+        complex_error = self.mean_error(tf.abs(cplx - cplx_hat) ** 2)
         ratio = tf.minimum(si_sdr(clean, denoised), MAX_SI_SDR) / 10
         return 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
+
+    def mean_error(self, squared):
+        """Mean over frames and bins of `squared ** (order / 2)`, with a finite gradient at 0."""
+        error = squared if self.order == 2 else (squared + 1e-6) ** (self.order / 2)
+        return tf.reduce_mean(error, [1, 2])
 
     def get_config(self):
         return super().get_config() | {
             "win_length": self.win_length,
             "hop_length": self.hop_length,
+            "order": self.order,
             "si_sdr_weight": self.si_sdr_weight,
         }

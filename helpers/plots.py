@@ -11,8 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.patheffects import withStroke
 
 from helpers import audio, corpus
+from helpers.quick import size
 
 DYNAMIC_RANGE = 80.0  # dB, from the brightest to the darkest colour of a spectrogram
 LEVELS, DIFFERENCES = "magma", "RdBu_r"  # colour maps
@@ -49,8 +51,11 @@ def set_style() -> None:
 
 
 def save_figure(name: str, figure=None, folder: Path | None = None) -> Path:
-    """Save as `figures/<name>.png` (name: `NN_what`), the current figure by default."""
-    path = Path(folder or corpus.ROOT / "figures") / f"{name}.png"
+    """Save as `figures/<name>.png` (name: `NN_what`), the current figure by default.
+
+    A quick run saves below `output/` instead, so that tests leave the course's figures alone.
+    """
+    path = Path(folder or corpus.ROOT / size("figures", "output/figures")) / f"{name}.png"
     with audio.atomic_path(path, overwrite=True) as temporary:
         (figure or plt.gcf()).savefig(temporary, format="png")
     return path
@@ -110,6 +115,7 @@ def mark_band(ax, low, high, right):
                 color="w",
                 ha="right",
                 fontsize="small",
+                path_effects=[withStroke(linewidth=2, foreground="k")],
             )
     return ax
 

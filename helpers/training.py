@@ -13,15 +13,18 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from helpers import audio, corpus, dataset, losses, noise, noise_bank
-from helpers.backend import keras
+from helpers.backend import keras, ops
 from helpers.models import METHODS, build, weights_path
-from helpers.models.blocks import WaveformWrapper
+from helpers.models.blocks import WaveformWrapper, register
 
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
-EPOCHS = {"spectrogram": 24, "waveform": 16}  # of the shipped weights, about 2 minutes each
+CYCLES = {"spectrogram": (24, 10), "waveform": (8, 3)}  # epochs of the shipped weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Plan:
     """Everything that decides what a training gives, beside the data."""
 
     method: str
-    epochs: int = 24
+    cycles: tuple[int, ...] = (24, 10)  # epochs; the rate restarts, halved, with each cycle
     batches: int = 100  # an epoch
     batch_size: int = 32
     seconds: float = 3.0  # of audio, one example
@@ -43,16 +46,21 @@ class Plan:
         return RUNS / f"{self.method}-seed{self.seed}"
 
     @property
+    def epochs(self) -> int:
+        """Epochs of all cycles."""
+        return sum(self.cycles)
+
+    @property
     def hours(self) -> float:
         """Hours of audio heard in the whole run."""
         return self.epochs * self.batches * self.batch_size * self.seconds / 3600
 
 
-def make_data(plan: Plan, first_epoch: int = 0):
-    """Training and validation `tf.data` of a plan, from the corpus and noise that are found.
+def make_data(plan: Plan):
+    """A function (first epoch) -> training `tf.data`, and the validation `tf.data`, of a plan.
 
-    Speakers and recorded noise categories of the two are disjoint. Training starts at the first
-    example of `first_epoch`.
+    From the corpus and noise that are found. Speakers and recorded noise categories of the two
+    are disjoint.
     """
     table = corpus.read_corpus(corpus.find_corpus())
     recordings = corpus.find_noise()
@@ -63,33 +71,54 @@ def make_data(plan: Plan, first_epoch: int = 0):
         files = tuple(noise.recorded_files(recordings, split))
         name = f"bank-{split}-{clips}-{len(files)}.npy"
         bank = noise_bank.NoiseBank.render(CACHE / name, files, clips, seed=bank_seed)
-        sets[split] = (speech, bank)
-    shape = (plan.seconds, plan.batch_size)
-    n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
-    training = dataset.make_dataset(*sets["train"], *shape, n_batches, plan.seed, first)
-    validation = dataset.make_dataset(*sets["validation"], *shape, plan.validation_batches, seed=0)
+        sets[split] = (speech, bank, plan.seconds, plan.batch_size)
+
+    def training(first_epoch: int):
+        n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
+        return dataset.make_dataset(*sets["train"], n_batches, plan.seed, first)
+
+    validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
     return training, validation.cache()
 
 
 def compile_model(plan: Plan) -> WaveformWrapper:
-    """The untrained model of a plan: Adam with warm-up, cosine decay, clipping and EMA weights."""
+    """The untrained model of a plan: Adam with clipping, warm restarts and EMA weights."""
     keras.utils.set_random_seed(plan.seed)
     frame_model = build(plan.method)
     model = WaveformWrapper(frame_model, METHODS[plan.method].HOP_LENGTH)
-    steps = plan.epochs * plan.batches
-    warm_up = min(300, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        plan.learning_rate / 100,
-        steps - warm_up,
-        alpha=0.01,
-        warmup_target=plan.learning_rate,
-        warmup_steps=warm_up,
-    )
+    steps = [epochs * plan.batches for epochs in plan.cycles]
+    rate = WarmRestarts(plan.learning_rate, steps)
     optimizer = keras.optimizers.Adam(rate, clipnorm=3.0, use_ema=True, ema_momentum=0.99)
-    model.compile(optimizer, losses.DenoisingLoss(), jit_compile=False)
+    model.compile(optimizer, cycle_loss(0))
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
     optimizer.build(model.trainable_variables)
     return model
+
+
+@register
+class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
+    """Cycles of linear warm-up and cosine decay to 1 %, each with half the rate of the one before.
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    `steps`: the length of each cycle.
+    """
+
+    def __init__(self, learning_rate: float, steps: list[int]):
+        self.learning_rate, self.steps = learning_rate, list(steps)
+
+    def __call__(self, step):
+        rate, start = 0.0, 0
+        for i, n in enumerate(self.steps):
+            x = ops.cast(step, "float32") - start
+            warm_up = min(300, n // 10)
+            decay = (1 + ops.cos(np.pi * ops.clip((x - warm_up) / (n - warm_up), 0, 1))) / 2
+            shape = ops.where(x < warm_up, 0.01 + 0.99 * x / warm_up, 0.01 + 0.99 * decay)
+            rate = ops.where(x >= 0, self.learning_rate * 0.5**i * shape, rate)
+            start += n
+        return rate
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate, "steps": self.steps}
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -136,7 +165,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     settings.write_text(text)
     model = compile_model(plan)
     done = resume(model, plan.run_dir)
-    training, validation = make_data(plan, done)
+    training, validation = make_data(plan)
     last = min(plan.epochs, stop_after or plan.epochs)
     print(f"{plan.method}: epoch {done} of {plan.epochs}, {plan.hours:.0f} h of audio in all")
     callbacks = [
@@ -145,20 +174,29 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
         Stopwatch(),
         keras.callbacks.CSVLogger(plan.run_dir / "history.csv", append=True),
     ]
-    model.fit(
-        training,
-        validation_data=validation,
-        initial_epoch=done,
-        epochs=last,
-        steps_per_epoch=plan.batches,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
+    for cycle, end in enumerate(np.cumsum(plan.cycles)):
+        if done < min(end, last):
+            model.compile(model.optimizer, cycle_loss(cycle))
+            model.fit(
+                training(done),
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=int(min(end, last)),
+                steps_per_epoch=plan.batches,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=verbose,
+            )
+            done = int(min(end, last))
     if last < plan.epochs:
         return None
     model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
     return model.frame_model
+
+
+def cycle_loss(cycle: int) -> losses.DenoisingLoss:
+    """Squared errors in the first cycle, absolute ones in those that follow."""
+    return losses.DenoisingLoss(order=1, si_sdr_weight=0.1) if cycle else losses.DenoisingLoss()
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -178,13 +216,14 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with audio.atomic_path(path, overwrite=True) as temporary:
         frame_model.save(temporary)
+    cycles = " ".join(map(str, plan.cycles))
     card = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "parameters": frame_model.count_params(),
         "plan": dataclasses.asdict(plan),
         "hours_heard": round(plan.hours, 1),
         "minutes": round(training_minutes(plan), 1),
-        "command": f"{COMMAND} {plan.method} --epochs {plan.epochs} --seed {plan.seed}",
+        "command": f"{COMMAND} {plan.method} --cycles {cycles} --seed {plan.seed}",
         "corpus": corpus.shown(corpus.find_corpus(verbose=False)),
         "recorded_noise": corpus.find_noise(verbose=False) is not None,
         "commit": git_commit(),
@@ -196,8 +235,6 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
 
 def training_minutes(plan: Plan) -> float:
     """Wall minutes of all epochs of a run, from its history."""
-    import pandas as pd
-
     return pd.read_csv(plan.run_dir / "history.csv").seconds.sum() / 60
 
 
