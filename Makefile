@@ -39,8 +39,8 @@ notebooks: $(READY) ## execute every notebook in full and keep the outputs, with
 	$(BIN)/python .ci/execute_notebooks.py
 
 results: $(READY) ## score both methods on the test speakers of a real corpus into data/results
-	$(call evaluate,test_white,--noise white --snr -5 0 5 10 20)
-	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000)
+	$(call evaluate,test_white,--noise white --snr -5 0 10 20)
+	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000 --snr 0)
 	$(call evaluate,test_quiet,--noise white --snr 0 --level -50)
 	$(call evaluate,test_clean,--noise none)
 

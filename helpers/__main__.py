@@ -174,12 +174,13 @@ def add_noise(args) -> int:
 
 
 def train(args) -> int:
-    from helpers import training
+    from helpers import evaluation, training
 
     method = METHODS[args.method]
     cycles = tuple(args.cycles or training.CYCLES[method])
     plan = training.Plan(method, cycles, seed=args.seed)
     path = training.export(plan, training.train(plan), args.out)
+    evaluation.add_scores(method, args.out)
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
     return 0
 

@@ -4,6 +4,7 @@ Taught in `05_evaluation`.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -48,11 +49,11 @@ class Condition:
         return cls(kind, low, high)
 
 
-def neural(method: str) -> System:
-    """A shipped model as a system. Raises models.WeightsError."""
+def neural(method: str, folder: Path | None = None) -> System:
+    """A trained model as a system, the shipped one by default. Raises models.WeightsError."""
     from helpers.denoise import Denoiser  # TensorFlow starts here
 
-    denoiser = Denoiser(method)
+    denoiser = Denoiser(method, folder)
     return lambda clean, noisy: denoiser(noisy)
 
 
@@ -188,6 +189,29 @@ def save_table(rows: pd.DataFrame, path: Path) -> None:
     for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", table_text(rows) + "\n")):
         with audio.atomic_path(Path(path).with_suffix(suffix), overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def add_scores(method: str, folder: Path | None = None, n_utterances: int = 24) -> None:
+    """Score a trained model on validation speakers and write the means into its card."""
+    from helpers.models import weights_path
+
+    utterances = pick(corpus.read_corpus(corpus.find_corpus(False)), "validation", n_utterances)
+    systems = {
+        "noisy": lambda clean, noisy: noisy,
+        "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
+        method: neural(method, folder),
+    }
+    rows = evaluate(utterances, [Condition(snr_db=0.0), Condition(snr_db=10.0)], systems)
+    means = rows.groupby(["snr_db", "system"], sort=False)[["si_sdr", "pesq", "estoi"]].mean()
+    scores = {
+        f"{system}, {snr_db:g} dB": {name: round(value, 3) for name, value in row.items()}
+        for (snr_db, system), row in means.iterrows()
+    }
+    card = weights_path(method, folder).with_suffix(".json")
+    scores = {"input": f"white 4-8 kHz, {len(utterances)} validation utterances"} | scores
+    content = json.loads(card.read_text()) | {"scores": scores}
+    with audio.atomic_path(card, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -> str:

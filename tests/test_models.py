@@ -1,0 +1,282 @@
+"""The networks, their losses and their training: shapes, exactness, finiteness, resume."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from helpers import audio, corpus, losses, metrics, models, training
+from helpers.backend import keras, tf
+from helpers.models import blocks, dense
+from helpers.models.blocks import WaveformWrapper, zero_states
+
+METHODS = ("waveform", "spectrogram")
+
+
+def white(n_samples: int, rms: float = 0.1, seed: int = 0) -> np.ndarray:
+    """White noise, float32 `(n_samples,)`."""
+    return np.random.default_rng(seed).normal(0, rms, n_samples).astype("float32")
+
+
+def perturbed(method: str) -> keras.Model:
+    """A model of frames with every weight moved at random: it changes what it hears."""
+    model, rng = models.build(method), np.random.default_rng(1)
+    model.set_weights(
+        [w + 0.1 * rng.standard_normal(w.shape) * (np.std(w) or 1.0) for w in model.get_weights()]
+    )
+    return model
+
+
+def hop_of(method: str) -> int:
+    return models.METHODS[method].HOP_LENGTH
+
+
+def frames_of(model: keras.Model, n_frames: int, seed: int = 0) -> tf.Tensor:
+    """Random frames for a model, float32 `(1, n_frames, win_length)`."""
+    win_length = model.inputs[0].shape[-1]
+    return tf.reshape(white(n_frames * win_length, seed=seed), [1, n_frames, win_length])
+
+
+def through(model: keras.Model, method: str, samples: np.ndarray) -> np.ndarray:
+    """One clip `(samples,)` through a model of frames as a whole."""
+    return WaveformWrapper(model, hop_of(method))(samples[None])[0].numpy()
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def moved(request) -> tuple[str, keras.Model]:
+    """A method and a model of it that is not the identity."""
+    return request.param, perturbed(request.param)
+
+
+# --- the dense autoencoder and its loss -------------------------------------------------------
+
+
+def test_dense_shapes():
+    network = dense.build()
+    widths = [layer.output.shape[-1] for layer in network.layers]
+    assert widths == [16_000, 1024, 512, 256, 512, 1024, 16_000]
+    assert network.count_params() == 34_098_048
+    assert network(np.zeros((2, 16_000), "float32")).shape == (2, 16_000)
+
+
+def test_weighted_mse_is_that_of_numpy():
+    clean, denoised = white(3 * 500, seed=1).reshape(3, 500), white(3 * 500, seed=2).reshape(3, 500)
+    layer = dense.WeightedMSE(strength=3.0, scale=0.04)
+    passed_on = layer([clean, denoised])
+    weight = 1 + 3 * np.exp(-np.abs(clean) / 0.04)
+    expected = np.mean(weight * (clean - denoised) ** 2)
+    assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(passed_on, denoised)
+    np.testing.assert_allclose(layer.weight(np.float32([0, 10])), [4, 1], rtol=1e-6)
+
+
+def test_weighted_mse_keeps_its_settings():
+    again = dense.WeightedMSE.from_config(dense.WeightedMSE(strength=2.0, scale=0.1).get_config())
+    assert (again.strength, again.scale) == (2.0, 0.1)
+
+
+# --- the models of frames ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_untrained_model_is_the_identity(method):
+    samples = white(8_001)
+    error = np.abs(through(models.build(method), method, samples) - samples).max()
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_size(method):
+    assert 0.2e6 <= models.build(method).count_params() <= 0.8e6
+
+
+def test_perturbed_model_is_not_the_identity(moved):
+    method, model = moved
+    samples = white(8_000)
+    assert metrics.si_sdr(samples, through(model, method, samples)) < 30
+
+
+def test_blocks_with_states_equal_the_whole(moved):
+    _, model = moved
+    frames = frames_of(model, 30)
+    whole = model([frames, *zero_states(model, 1)])
+    states, parts, start = zero_states(model, 1), [], 0
+    for length in (1, 2, 12, 1, 14):
+        part, *states = model([frames[:, start : start + length], *states])
+        parts.append(part)
+        start += length
+    np.testing.assert_allclose(tf.concat(parts, axis=1), whole[0], atol=1e-5)
+    for state, expected in zip(states, whole[1:], strict=True):
+        np.testing.assert_allclose(state, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_no_frame_depends_on_a_later_one(moved):
+    _, model = moved
+    frames, n_past = frames_of(model, 20), 12
+    other = tf.concat([frames[:, :n_past], 10 * frames_of(model, 8, seed=5)], axis=1)
+    first, second = (model([f, *zero_states(model, 1)])[0].numpy() for f in (frames, other))
+    np.testing.assert_allclose(first[:, :n_past], second[:, :n_past], atol=1e-6)
+    assert np.abs(first[:, n_past:] - second[:, n_past:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("gain_db", [-30, 30])
+def test_a_gain_passes_through(moved, gain_db):
+    method, model = moved
+    samples, gain = white(8_000, rms=0.02), np.float32(10 ** (gain_db / 20))
+    plain, louder = through(model, method, samples), through(model, method, gain * samples)
+    assert audio.level_db(louder) - audio.level_db(plain) == pytest.approx(gain_db, abs=0.1)
+    assert metrics.si_sdr(plain, louder) > 30  # and nothing but the level changes
+
+
+def test_batch_items_do_not_mix(moved):
+    method, model = moved
+    clips = np.stack([white(4_000, seed=i) for i in range(2)])
+    together = WaveformWrapper(model, hop_of(method))(clips)
+    np.testing.assert_allclose(together[1], through(model, method, clips[1]), atol=1e-5)
+
+
+def test_running_level_ignores_digital_silence():
+    silence, tone = np.zeros((1, 20, 160), "float32"), np.full((1, 20, 160), 0.1, "float32")
+    frames = np.concatenate([silence, tone], axis=1)
+    level, state = blocks.RunningLevel(80)(frames, np.zeros((1, 2), "float32"))
+    assert np.isfinite(level).all()
+    np.testing.assert_allclose(level[0, 20:, 0], 0.1, rtol=1e-3)
+    assert state.shape == (1, 2)
+
+
+def test_saved_model_gives_the_same(moved, tmp_path):
+    _, model = moved
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    frames = frames_of(model, 10)
+    before, after = (one([frames, *zero_states(one, 1)]) for one in (model, again))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert again.count_params() == model.count_params()
+
+
+# --- weights and their card -------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A folder with weights and the card that belongs to them."""
+    path = models.weights_path("waveform", tmp_path)
+    models.build("waveform").save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+    return path
+
+
+def test_load_accepts_weights_of_their_card(weights):
+    assert models.load("waveform", weights.parent).name == "waveform"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".json"])
+def test_missing_weights_or_card_raise(weights, suffix):
+    weights.with_suffix(suffix).unlink()
+    with pytest.raises(models.WeightsError, match=f"waveform{suffix}: missing; .*train waveform"):
+        models.load("waveform", weights.parent)
+
+
+def test_weights_of_another_card_raise(weights):
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(models.WeightsError, match="not the weights that its card describes"):
+        models.load("waveform", weights.parent)
+
+
+# --- losses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("win_length", "hop_length"), [(512, 256), (160, 80)])
+@pytest.mark.parametrize("n_samples", [4_096, 4_097])
+def test_spectrum_and_compression_are_those_of_numpy(win_length, hop_length, n_samples):
+    samples = white(n_samples)
+    expected = audio.stft(samples, win_length, hop_length)
+    S = losses.spectrum(tf.constant(samples[None]), win_length, hop_length)
+    np.testing.assert_allclose(S[0], expected, atol=1e-4)
+    magnitude, compressed = losses.compress(S)
+    power = np.abs(expected) ** 2 + 1e-9  # as `compress`, so that the gradient at 0 is finite
+    np.testing.assert_allclose(magnitude[0], power**0.15, atol=1e-4)
+    np.testing.assert_allclose(compressed[0], expected * power**-0.35, atol=1e-4)
+
+
+def test_si_sdr_is_that_of_metrics():
+    clean = np.stack([white(4_000, seed=i) for i in range(3)])
+    error = np.stack([white(4_000, rms=0.05, seed=9 + i) for i in range(3)])
+    denoised = np.float32(0.5) * clean + error
+    expected = [metrics.si_sdr(*pair) for pair in zip(clean, denoised, strict=True)]
+    np.testing.assert_allclose(losses.si_sdr(tf.constant(clean), denoised), expected, atol=1e-3)
+    assert losses.si_sdr(tf.zeros([1, 100]), tf.ones([1, 100])) == 0
+
+
+CLIPS = {
+    "silent clean": (0.0, 0.1),
+    "both silent": (0.0, 0.0),
+    "silent output": (0.1, 0.0),
+    "very quiet": (1e-6, 1e-6),
+    "one step of 16 bits": (2**-15, 2**-15),
+    "full scale": (1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("case", CLIPS)
+def test_loss_and_gradient_are_finite(case, order):
+    clean, denoised = (
+        tf.constant(white(8_000, rms, seed)[None]) for seed, rms in enumerate(CLIPS[case])
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(denoised)
+        loss = losses.DenoisingLoss(order=order)(clean, denoised)
+    assert np.isfinite(loss)
+    assert np.isfinite(tape.gradient(loss, denoised)).all()
+
+
+@pytest.mark.parametrize("rms", [0.0, 1e-6])
+def test_gradients_of_weights_are_finite_in_silence(moved, rms):
+    method, model = moved
+    wrapper, noisy = WaveformWrapper(model, hop_of(method)), white(2_000, rms)[None]
+    with tf.GradientTape() as tape:
+        loss = losses.DenoisingLoss()(tf.zeros_like(noisy), wrapper(noisy))
+    for gradient in tape.gradient(loss, wrapper.trainable_variables):
+        assert np.isfinite(gradient).all()
+
+
+def test_a_perfect_output_has_the_least_loss():
+    clean = tf.constant(white(8_000)[None])
+    loss = losses.DenoisingLoss()
+    best, worse = float(loss(clean, clean)), float(loss(clean, clean + white(8_000, 0.01, 3)))
+    assert best == pytest.approx(-0.05 * losses.MAX_SI_SDR / 10, abs=1e-5)
+    assert worse > best
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_plan(tmp_path, monkeypatch) -> training.Plan:
+    """Seconds of training on the bundled sample with synthetic noise, all files in `tmp_path`."""
+    monkeypatch.setenv("DENOISER_CORPUS", str(corpus.ROOT / "data" / "sample"))
+    monkeypatch.setattr(corpus, "find_noise", lambda verbose=True: None)
+    monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
+    sizes = {"batches": 3, "batch_size": 4, "seconds": 1.0, "validation_batches": 1}
+    return training.Plan("spectrogram", cycles=(3, 1), bank_clips=16, **sizes)
+
+
+def test_training_in_two_parts_equals_one_go(small_plan, tmp_path, monkeypatch):
+    in_one_go = training.train(small_plan, verbose=0).get_weights()
+    monkeypatch.setattr(training, "RUNS", tmp_path / "interrupted")
+    assert training.train(small_plan, stop_after=3, verbose=0) is None
+    in_two_parts = training.train(small_plan, verbose=0).get_weights()
+    for one, other in zip(in_one_go, in_two_parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_with_other_settings_is_refused(small_plan):
+    small_plan.run_dir.mkdir(parents=True)
+    (small_plan.run_dir / "plan.json").write_text('{"method": "spectrogram", "seed": 7}')
+    with pytest.raises(ValueError, match="other settings; delete its folder"):
+        training.train(small_plan)
