@@ -87,9 +87,9 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     """
     folder = Path(folder)
     files = sorted(folder.glob("*/*/*/*.flac"))
-    if not files:
+    if not any(subsets is None or path.parts[-4] in subsets for path in files):
         raise CorpusError(
-            f"{folder}: no <subset>/<speaker>/<chapter>/*.flac here; "
+            f"{folder}: no {'|'.join(subsets or ['<subset>'])}/<speaker>/<chapter>/*.flac here; "
             "run `python -m helpers download dev-clean` or set DENOISER_CORPUS"
         )
     sexes, texts = read_sexes(folder), read_transcripts(folder)
