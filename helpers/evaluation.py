@@ -214,6 +214,12 @@ def add_scores(method: str, folder: Path | None = None, n_utterances: int = 24) 
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def load_rows(path: Path) -> pd.DataFrame:
+    """Rows that `save_table` wrote, as `evaluate` gave them."""
+    rows = pd.read_csv(path, dtype={"utterance": str, "speaker": str, "reason": str})
+    return rows.fillna({"reason": ""})
+
+
 def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -> str:
     """The main job: noise onto clean speech, both methods, FLAC triples, a figure, the table.
 

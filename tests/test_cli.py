@@ -219,3 +219,13 @@ def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
     assert mean["waveform"] > 10
     for path in tmp_path.glob("*_clean.flac"):
         assert len(audio.read(path)) == len(audio.read(str(path).replace("clean", "noisy")))
+
+
+def test_saved_rows_come_back_as_they_were(tmp_path):
+    row = {"utterance": "84-1-0000", "speaker": "0084", "system": "noisy", "kind": "white"}
+    row |= {"low": 4000.0, "high": 8000.0, "snr_db": 0.0, "level_db": np.nan, "reason": ""}
+    rows = pd.DataFrame([row | dict.fromkeys(evaluation.metrics.METRICS, 1.5)] * 2)
+    evaluation.save_table(rows, tmp_path / "rows")
+    again = evaluation.load_rows(tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+    assert evaluation.table_text(again) == evaluation.table_text(rows)
