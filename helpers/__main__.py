@@ -135,10 +135,11 @@ def denoise(args) -> int:
     )
     results = [result for *_, result in report["done"]]
     seconds = sum(result["seconds"] for result in results)
-    print(
-        f"{len(results)} done, {seconds:.1f} s of audio "
-        f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
-    )
+    if results:
+        print(
+            f"{len(results)} done, {seconds:.1f} s of audio "
+            f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
+        )
     if any(result["sr"] > 16_000 for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):

@@ -32,6 +32,8 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         audio.open_audio(source).close()
         is_folder = target.is_dir() or target.suffix == ""
         return [(source, target / f"{source.stem}.flac" if is_folder else target)]
+    if target.is_file():
+        raise AudioError(f"{target}: is a file, but {source} is a folder; name a folder")
     files = audio_files(source)
     if not files:
         raise AudioError(f"{source}: no audio files below this folder; check the path")

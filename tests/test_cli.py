@@ -88,6 +88,15 @@ def test_denoise_does_not_overwrite_unless_told(tmp_path, tree, weights, capsys)
     assert sf.info(target).frames == 48_000
 
 
+def test_a_folder_does_not_fit_into_a_file(tmp_path, tree, capsys):
+    target = tmp_path / "out.flac"
+    target.write_text("precious")
+    for command in ("denoise", "add-noise"):
+        assert main([command, str(tree), str(target), "--overwrite"]) == 1
+        assert f"error: {target}: is a file, but {tree} is a folder" in capsys.readouterr().err
+    assert target.read_text() == "precious"
+
+
 @pytest.mark.parametrize("source", ["missing.wav", "bad.wav"])
 def test_wrong_input_is_one_line_and_exit_1(tmp_path, tree, source, capsys):
     assert main(["denoise", str(tree / source), str(tmp_path / "out.flac")]) == 1

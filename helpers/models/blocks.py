@@ -73,6 +73,17 @@ class TimeContext(layers.Layer):
         return super().get_config() | {"n_past": self.n_past}
 
 
+def residual_grus(x, states: list) -> tuple:
+    """GRUs in a row, each added to its input `(batch, frames, units)`; gives the new states too."""
+    new_states = []
+    for i, state in enumerate(states, start=1):
+        gru = layers.GRU(state.shape[-1], return_sequences=True, return_state=True, name=f"gru_{i}")
+        y, new_state = gru(x, initial_state=state)
+        x = layers.Add(name=f"residual_{i}")([x, y])
+        new_states.append(new_state)
+    return x, new_states
+
+
 def zero_states(model: keras.Model, batch_size) -> list[tf.Tensor]:
     """The states at the start of a file: zeros of the shapes of the model's inputs 1, 2, ..."""
     return [tf.zeros([batch_size, *state.shape[1:]]) for state in model.inputs[1:]]

@@ -8,7 +8,7 @@ al., TASLP 24(3), 2016) on a power-compressed STFT. Taught in `04_spectrogram_au
 from helpers import audio
 from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
-from helpers.models.blocks import RunningLevel, TimeContext, register
+from helpers.models.blocks import RunningLevel, TimeContext, register, residual_grus
 
 WIN_LENGTH, HOP_LENGTH = audio.WIN_LENGTH, audio.HOP_LENGTH  # 32 ms, which is the latency
 FILTERS = (16, 24, 32, 32)
@@ -90,13 +90,7 @@ def build(filters=FILTERS, units=UNITS) -> keras.Model:
 
     x = layers.Reshape((-1, height * filters[-1]), name="flatten")(x)
     x = layers.Dense(units, activation="elu", name="squeeze")(x)
-    new_hidden = []
-    for i, state in enumerate(hidden):
-        y, h = layers.GRU(units, return_sequences=True, return_state=True, name=f"gru_{i + 1}")(
-            x, initial_state=state
-        )
-        x = layers.Add(name=f"residual_{i + 1}")([x, y])
-        new_hidden.append(h)
+    x, new_hidden = residual_grus(x, hidden)
     x = layers.Dense(height * filters[-1], activation="elu", name="expand")(x)
     x = layers.Reshape((-1, height, filters[-1]), name="unflatten")(x)
 

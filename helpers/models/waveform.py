@@ -10,7 +10,7 @@ import numpy as np
 from helpers import audio
 from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
-from helpers.models.blocks import RunningLevel, register
+from helpers.models.blocks import RunningLevel, register, residual_grus
 
 WIN_LENGTH, HOP_LENGTH = 160, 80  # samples: 10 ms, which is the latency, and 5 ms
 BASIS = 256  # filters of the encoder
@@ -64,13 +64,7 @@ def build(units=UNITS) -> keras.Model:
     coefficients = layers.Dense(BASIS, use_bias=False, name="encoder")(frames)
     x = SignedPower(name="compress")(coefficients, level)
     x = layers.Dense(units, activation="elu", name="squeeze")(x)
-    new_hidden = []
-    for i, state in enumerate(hidden):
-        y, h = layers.GRU(units, return_sequences=True, return_state=True, name=f"gru_{i + 1}")(
-            x, initial_state=state
-        )
-        x = layers.Add(name=f"residual_{i + 1}")([x, y])
-        new_hidden.append(h)
+    x, new_hidden = residual_grus(x, hidden)
     x = layers.Dense(BASIS, kernel_initializer="zeros", name="mask_logits")(x)
     masked = layers.Multiply(name="masked")([coefficients, BoundedRealMask(name="mask")(x)])
     denoised = layers.Dense(WIN_LENGTH, use_bias=False, name="decoder")(masked)
