@@ -180,7 +180,8 @@ def train(args) -> int:
     method = METHODS[args.method]
     cycles = tuple(args.cycles or training.CYCLES[method])
     plan = training.Plan(method, cycles, seed=args.seed)
-    path = training.export(plan, training.train(plan), args.out)
+    verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
+    path = training.export(plan, training.train(plan, verbose=verbose), args.out)
     evaluation.add_scores(method, args.out)
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
     return 0

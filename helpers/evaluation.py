@@ -231,7 +231,9 @@ def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -
     utterances = pick(table, "test", n_utterances)
     conditions = [Condition(snr_db=snr) for snr in snrs]
     systems = standard_systems()
-    for row, clean, estimate in clips(utterances, conditions, systems, seed):
+    everything = clips(utterances, conditions, systems, seed)
+    total = len(utterances) * len(conditions) * len(systems)
+    for row, clean, estimate in tqdm(everything, "clips", total=total, disable=None, leave=False):
         if row["system"] in ("noisy", "waveform", "spectrogram"):
             stem = Path(output) / f"{row['utterance']}_{row['snr_db']:g}dB"
             audio.write(Path(f"{stem}_{row['system']}.flac"), estimate, overwrite=True)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it writes, what it says, how it exits."""
 
+import json
 import subprocess
 import sys
 
@@ -238,3 +239,19 @@ def test_saved_rows_come_back_as_they_were(tmp_path):
     again = evaluation.load_rows(tmp_path / "rows.csv")
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
     assert evaluation.table_text(again) == evaluation.table_text(rows)
+
+
+def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, capsys):
+    """With the training itself replaced: it is tested in test_models.py."""
+    from helpers import models, training
+
+    monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
+    monkeypatch.setattr(training, "train", lambda plan, verbose: models.build(plan.method))
+    monkeypatch.setattr(training, "training_minutes", lambda plan: 0.5)
+    call = ["train", "a", "--cycles", "3", "2", "--seed", "7", "--out", str(tmp_path)]
+    assert main(call) == 0
+    assert models.load("waveform", tmp_path).count_params() > 200_000
+    card = json.loads((tmp_path / "waveform.json").read_text())
+    assert card["command"] == "python -m helpers train waveform --cycles 3 2 --seed 7"
+    assert card["scores"]["waveform, 10 dB"]["si_sdr"] == pytest.approx(10, abs=0.01)
+    assert card["scores"]["low-pass, 0 dB"]["si_sdr"] > 5
