@@ -125,14 +125,12 @@ def run(args) -> int:
 def denoise(args) -> int:
     from helpers import files
 
-    files.plan_outputs(args.source, args.target)  # a wrong path is told before TensorFlow starts
+    pairs = files.plan_outputs(args.source, args.target)  # before TensorFlow's seconds
     from helpers.denoise import Denoiser, denoise_file
 
     denoiser = Denoiser(METHODS[args.method], args.weights)
     start = time.perf_counter()
-    report = files.for_each_file(
-        args.source, args.target, lambda *pair: denoise_file(denoiser, *pair, args.overwrite)
-    )
+    report = files.for_each_file(pairs, lambda *pair: denoise_file(denoiser, *pair, args.overwrite))
     results = [result for *_, result in report["done"]]
     seconds = sum(result["seconds"] for result in results)
     if results:

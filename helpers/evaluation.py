@@ -17,6 +17,10 @@ from helpers import audio, baselines, corpus, metrics, noise
 
 LONGEST = 8.0  # s of an utterance that is scored
 System = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (clean, noisy) -> estimate
+FLOOR: dict[str, System] = {  # the rows that no table goes without
+    "noisy": lambda clean, noisy: noisy,
+    "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
+}
 COLUMNS = {  # of a printed table: heading, format
     "si_sdr": ("SI-SDR (dB)", "{:.1f}"),
     "mse": ("MSE (1e-6)", "{:.1f}"),
@@ -59,13 +63,8 @@ def neural(method: str, folder: Path | None = None) -> System:
 
 def standard_systems() -> dict[str, System]:
     """The rows of every table: noisy first, the rival, both methods, the ceiling."""
-    return {
-        "noisy": lambda clean, noisy: noisy,
-        "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
-        "waveform": neural("waveform"),
-        "spectrogram": neural("spectrogram"),
-        "oracle PSM": baselines.oracle_psm,
-    }
+    methods = {method: neural(method) for method in ("waveform", "spectrogram")}
+    return FLOOR | methods | {"oracle PSM": baselines.oracle_psm}
 
 
 def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
@@ -123,16 +122,20 @@ def evaluate(
     seed: int = 0,
     files=(),
     workers: int = 2,
+    keep: Callable[[dict, np.ndarray, np.ndarray], None] = lambda row, clean, estimate: None,
 ) -> pd.DataFrame:
     """One row for each utterance, condition and system: what it is, then `metrics.score`.
 
-    The systems run here, the metrics in `workers` processes beside it.
+    The systems run here, the metrics in `workers` processes beside it. `keep(row, clean,
+    estimate)` is called here with every clip.
     """
-    work = (
-        joblib.delayed(_score)(row, clean, estimate)
-        for row, clean, estimate in clips(utterances, conditions, systems, seed, files)
-    )
-    rows = joblib.Parallel(n_jobs=workers, return_as="generator")(work)
+
+    def tasks():
+        for clip in clips(utterances, conditions, systems, seed, files):
+            keep(*clip)
+            yield joblib.delayed(_score)(*clip)
+
+    rows = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks())
     total = len(utterances) * len(conditions) * len(systems)
     return pd.DataFrame(tqdm(rows, "scoring", total=total, unit="clip", disable=None, leave=False))
 
@@ -196,11 +199,7 @@ def add_scores(method: str, folder: Path | None = None, n_utterances: int = 24) 
     from helpers.models import weights_path
 
     utterances = pick(corpus.read_corpus(corpus.find_corpus(False)), "validation", n_utterances)
-    systems = {
-        "noisy": lambda clean, noisy: noisy,
-        "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
-        method: neural(method, folder),
-    }
+    systems = FLOOR | {method: neural(method, folder)}
     rows = evaluate(utterances, [Condition(snr_db=0.0), Condition(snr_db=10.0)], systems)
     means = rows.groupby(["snr_db", "system"], sort=False)[["si_sdr", "pesq", "estoi"]].mean()
     scores = {
@@ -231,14 +230,15 @@ def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -
     utterances = pick(table, "test", n_utterances)
     conditions = [Condition(snr_db=snr) for snr in snrs]
     systems = standard_systems()
-    everything = clips(utterances, conditions, systems, seed)
-    total = len(utterances) * len(conditions) * len(systems)
-    for row, clean, estimate in tqdm(everything, "clips", total=total, disable=None, leave=False):
+
+    def keep(row, clean, estimate):
+        stem = f"{row['utterance']}_{row['snr_db']:g}dB"
         if row["system"] in ("noisy", "waveform", "spectrogram"):
-            stem = Path(output) / f"{row['utterance']}_{row['snr_db']:g}dB"
-            audio.write(Path(f"{stem}_{row['system']}.flac"), estimate, overwrite=True)
-            audio.write(Path(f"{stem}_clean.flac"), clean, overwrite=True)
-    rows = evaluate(utterances, conditions, systems, seed)
+            audio.write(Path(output) / f"{stem}_{row['system']}.flac", estimate, overwrite=True)
+        if row["system"] == "noisy":
+            audio.write(Path(output) / f"{stem}_clean.flac", clean, overwrite=True)
+
+    rows = evaluate(utterances, conditions, systems, seed, keep=keep)
     save_table(rows, Path(output) / "table")
     plots.set_style()
     save_comparison(utterances.iloc[0], systems, Path(output), seed)

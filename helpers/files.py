@@ -40,14 +40,15 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
 
 
-def for_each_file(source: Path, target: Path, work: Callable[[Path, Path], object]) -> dict:
-    """Call `work(file, output)` for every file, going on after a bad one.
+def for_each_file(
+    pairs: list[tuple[Path, Path]], work: Callable[[Path, Path], object]
+) -> dict[str, list]:
+    """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
     Returns {"done": [(file, output, result)], "failed": [(file, message)]}. A second file that
     would get the output of an earlier one (`a.wav`, `a.mp3`) fails.
     """
     report, taken = {"done": [], "failed": []}, {}
-    pairs = plan_outputs(source, target)
     for file, output in tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True):
         try:
             if output in taken:

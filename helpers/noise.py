@@ -215,7 +215,9 @@ def recorded(n_samples, sr, rng, low=0.0, high=HIGH, files=()):
     if not files:
         raise ValueError("no recorded noise here; set DENOISER_NOISE to a folder of audio files")
     for _ in range(5):
-        samples = audio.resample(_read_recording(files[rng.integers(len(files))]), 16_000, sr)
+        samples = audio.resample(
+            _read_recording(files[rng.integers(len(files))]), audio.SAMPLE_RATE, sr
+        )
         while len(samples) < n_samples:
             samples = crossfade(samples, samples, min(len(samples) // 4, sr // 10))
         start = rng.integers(len(samples) - n_samples + 1)

@@ -4,6 +4,7 @@ Making noise takes longer than mixing it, so training draws random cuts of a ban
 `02_noise`.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,20 @@ class NoiseBank:
         seed: int = 0,
         verbose: bool = True,
     ) -> "NoiseBank":
-        """Render to a `.npy` file, or open the file that an earlier call finished.
+        """Render to `<path>-<digest>.npy`, or open the file that an earlier call finished.
 
-        The file's name must say what is in it (seed, split): it is not compared.
+        The digest is that of the arguments, the recordings' names and sizes, and the code that
+        makes noise, so a bank of something else is never taken for this one.
         """
-        path = Path(path)
+        recipe = [
+            n_clips,
+            seconds,
+            seed,
+            *(Path(m).read_bytes() for m in (__file__, noise.__file__)),
+        ]
+        recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
+        digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+        path = Path(path).with_name(f"{Path(path).name}-{digest}.npy")
         if not path.exists():
             n_samples = int(seconds * audio.SAMPLE_RATE)
             clips = np.empty((n_clips, n_samples), np.float16)

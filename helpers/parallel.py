@@ -38,8 +38,8 @@ def add_noise_to_files(
     recordings = recordings_for(kind, noise_folder)
     noise.check_kind(kind)
     single = not source.is_dir()
-    one_output = files.plan_outputs(source, target)[0][1]
-    manifest = one_output.with_suffix(".manifest.csv") if single else target / "manifest.csv"
+    pairs = files.plan_outputs(source, target)
+    manifest = pairs[0][1].with_suffix(".manifest.csv") if single else target / "manifest.csv"
 
     def work(file: Path, output: Path) -> dict:
         name = file.name if single else file.relative_to(source).as_posix()
@@ -53,7 +53,7 @@ def add_noise_to_files(
         return {"file": name, "noisy": written, "scale": scale, "sha256": file_hash(output)}
 
     with audio.atomic_path(manifest, overwrite) as temporary:
-        report = files.for_each_file(source, target, work)
+        report = files.for_each_file(pairs, work)
         setting = {"kind": kind, "low": band[0], "high": band[1], "snr_db": snr_db}
         setting |= {"over_active": over_active, "seed": seed}
         rows = [result | setting for _, _, result in report["done"]]

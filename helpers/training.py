@@ -69,8 +69,7 @@ def make_data(plan: Plan):
     for split, (clips, bank_seed) in banks.items():
         speech = dataset.load_speech(table.path[table.split == split])
         files = tuple(noise.recorded_files(recordings, split))
-        name = f"bank-{split}-{clips}-{len(files)}.npy"
-        bank = noise_bank.NoiseBank.render(CACHE / name, files, clips, seed=bank_seed)
+        bank = noise_bank.NoiseBank.render(CACHE / f"bank-{split}", files, clips, seed=bank_seed)
         sets[split] = (speech, bank, plan.seconds, plan.batch_size)
 
     def training(first_epoch: int):
@@ -165,8 +164,6 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     settings.write_text(text)
     model = compile_model(plan)
     done = resume(model, plan.run_dir)
-    if done in np.cumsum(plan.cycles):  # `fit` leaves the averaged weights at a cycle's end
-        model.optimizer.finalize_variable_values(model.trainable_variables)
     training, validation = make_data(plan)
     last = min(plan.epochs, stop_after or plan.epochs)
     print(f"{plan.method}: epoch {done} of {plan.epochs}, {plan.hours:.0f} h of audio in all")
@@ -176,8 +173,11 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
         Stopwatch(),
         keras.callbacks.CSVLogger(plan.run_dir / "history.csv", append=True),
     ]
-    for cycle, end in enumerate(np.cumsum(plan.cycles)):
+    ends = np.cumsum(plan.cycles)
+    for cycle, end in enumerate(ends):
         if done < min(end, last):
+            if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
+                model.optimizer.finalize_variable_values(model.trainable_variables)
             model.compile(model.optimizer, cycle_loss(cycle))
             model.fit(
                 training(done),

@@ -16,7 +16,7 @@ def pool(speech_files):
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bank") / "bank.npy"
+    path = tmp_path_factory.mktemp("bank") / "bank"
     return noise_bank.NoiseBank.render(path, n_clips=10, seconds=3, verbose=False)
 
 

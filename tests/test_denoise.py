@@ -212,7 +212,9 @@ def folder(tmp_path):
 
 def test_folder_is_mirrored_and_survives_bad_files(pass_through, tmp_path, folder):
     out = tmp_path / "out"
-    report = files.for_each_file(folder, out, lambda a, b: denoise_file(pass_through, a, b))
+    report = files.for_each_file(
+        files.plan_outputs(folder, out), lambda a, b: denoise_file(pass_through, a, b)
+    )
     assert [
         (str(f.relative_to(folder)), str(o.relative_to(out))) for f, o, _ in report["done"]
     ] == [
@@ -238,7 +240,7 @@ def test_error_without_a_name_gets_it(tmp_path, folder, error):
     def work(file, output):
         raise error
 
-    report = files.for_each_file(folder / "a.wav", tmp_path / "out", work)
+    report = files.for_each_file(files.plan_outputs(folder / "a.wav", tmp_path / "out"), work)
     assert report == {"done": [], "failed": [(folder / "a.wav", f"{folder / 'a.wav'}: {error}")]}
 
 
@@ -252,9 +254,9 @@ def test_output_of_one_file(tmp_path, folder, target, output):
 
 def test_nothing_to_do_is_an_error(tmp_path):
     with pytest.raises(AudioError, match=rf"\A{tmp_path}: no audio files .*; check the path\Z"):
-        files.for_each_file(tmp_path, tmp_path / "out", print)
+        files.plan_outputs(tmp_path, tmp_path / "out")
     with pytest.raises(AudioError, match="no such file; check the path"):
-        files.for_each_file(tmp_path / "missing.wav", tmp_path / "out", print)
+        files.plan_outputs(tmp_path / "missing.wav", tmp_path / "out")
 
 
 def test_every_kind_of_sound_is_found(tmp_path):

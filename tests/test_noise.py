@@ -263,8 +263,7 @@ def render(path, seed=0, **options):
 
 def test_bank_is_reproducible(tmp_path, recordings):
     first, again, other = (
-        render(tmp_path / f"{i}.npy", seed, files=tuple(recordings))
-        for i, seed in enumerate((1, 1, 2))
+        render(tmp_path / f"{i}", seed, files=tuple(recordings)) for i, seed in enumerate((1, 1, 2))
     )
     assert first.clips.shape == (8, 8_000)
     assert np.array_equal(first.clips, again.clips)
@@ -273,10 +272,21 @@ def test_bank_is_reproducible(tmp_path, recordings):
     np.testing.assert_allclose(levels, 1, atol=2e-3)
 
 
-def test_bank_is_reopened_not_rendered_again(tmp_path):
-    first, reopened = render(tmp_path / "bank.npy", seed=1), render(tmp_path / "bank.npy", seed=2)
-    assert np.array_equal(first.clips, reopened.clips)
-    assert [path.name for path in tmp_path.iterdir()] == ["bank.npy"]
+def test_bank_is_reopened_not_rendered_again(tmp_path, monkeypatch):
+    first = render(tmp_path / "bank", seed=1)
+    monkeypatch.setattr(noise_bank, "random_noise", None)  # rendering again would fail
+    assert np.array_equal(first.clips, render(tmp_path / "bank", seed=1).clips)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_bank_of_something_else_is_not_taken_for_it(tmp_path, recordings):
+    first = render(tmp_path / "bank", seed=1)
+    for other in (
+        render(tmp_path / "bank", seed=2),
+        render(tmp_path / "bank", 1, files=recordings),
+    ):
+        assert not np.array_equal(first.clips, other.clips)
+    assert len(list(tmp_path.glob("bank-*.npy"))) == 3
 
 
 @given(seed=seeds, n_samples=st.integers(1, 35))

@@ -39,13 +39,13 @@ def test_every_requirement_is_pinned_and_explained():
 
 
 def test_requirements_cover_what_the_code_imports():
-    names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "jupyterlab"}
+    names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython"}
     declared = {line.split("==")[0] for line in requirements()}
     local = {"helpers", "conftest"}
     for path in [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
         imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
         for module in set(imported) - set(sys.stdlib_module_names) - local:
-            assert names.get(module, module) in declared | {"nbformat"}, (path.name, module)
+            assert names.get(module, module) in declared, (path.name, module)
 
 
 def test_modules_import_no_later_one():
