@@ -90,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/evaluation"), help="without ending")
 
-    sub = command("download", download, "Fetch LibriSpeech subsets from OpenSLR into data/.")
-    sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, test-clean, ...")
+    sub = command("download", download, "Fetch LibriSpeech subsets or UrbanSound8K into data/.")
+    sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, ..., UrbanSound8K")
     return top
 
 
@@ -210,10 +210,12 @@ def evaluate(args) -> int:
 
 def download(args) -> int:
     from helpers import corpus
+    from helpers.download import URBANSOUND8K
     from helpers.download import download as fetch
 
     for subset in args.subsets:
-        print(fetch(subset, corpus.ROOT / "data" / "LibriSpeech"))
+        name = "noise" if subset == URBANSOUND8K else "LibriSpeech"
+        print(fetch(subset, corpus.ROOT / "data" / name))
     return 0
 
 

@@ -1,11 +1,13 @@
 """Which utterances exist, where they lie, who speaks, and which split they belong to.
 
 Reads the LibriSpeech layout `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac`
-(Panayotov et al., ICASSP 2015). Taught in `01_dataset`.
+(Panayotov et al., ICASSP 2015) and VoxPopuli's lists. Taught in `01_dataset`.
 """
 
+import csv
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -82,10 +84,12 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     """One row an utterance, sorted by its id, with its split.
 
     Columns: utterance, subset, speaker, chapter, sex ("F", "M" or None), seconds, text (None
-    without a transcript), path, split (see `add_splits`). Raises CorpusError for a folder
-    without LibriSpeech files.
+    without a transcript), path, split (see `add_splits`). A folder with VoxPopuli's lists is
+    read by `read_voxpopuli`. Raises CorpusError for a folder with neither.
     """
     folder = Path(folder)
+    if listings := sorted(folder.rglob("asr_*.tsv")):
+        return read_voxpopuli(listings)
     files = sorted(folder.glob("*/*/*/*.flac"))
     if not any(subsets is None or path.parts[-4] in subsets for path in files):
         raise CorpusError(
@@ -108,6 +112,44 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     ]
     table = add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
     return table if subsets is None else table[table.subset.isin(subsets)].reset_index(drop=True)
+
+
+def read_voxpopuli(listings: list[Path]) -> pd.DataFrame:
+    """The table of `read_corpus` from VoxPopuli's `<language>/asr_{train,dev,test}.tsv`.
+
+    C. Wang et al., "VoxPopuli: a large-scale multilingual speech corpus", ACL 2021; the sound of
+    `<id>` lies in `<language>/<year>/<id>.ogg`, and rows without it are left out. The subset is
+    the language, the chapter the session. Splits are by speaker here too, not those of the
+    lists. Raises CorpusError for a list of other columns, or when no sound is there.
+    """
+    rows = []
+    for listing in listings:
+        table = pd.read_csv(listing, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, na_filter=False)
+        needed = ("id", "normalized_text", "speaker_id", "gender")
+        if missing := [name for name in needed if name not in table]:
+            raise CorpusError(f"{listing}: no column {', '.join(missing)}; fetch it again")
+        for row in table.itertuples():
+            path = listing.parent / row.id[:4] / f"{row.id}.ogg"
+            session = re.split(r"[-_]\d{8}-\d\d:", row.id)[0]  # cut at the time of day
+            if path.exists():
+                rows.append(
+                    {
+                        "utterance": row.id,
+                        "subset": listing.parent.name,
+                        "speaker": session if row.speaker_id == "None" else row.speaker_id,
+                        "chapter": session,
+                        "sex": {"female": "F", "male": "M"}.get(row.gender),
+                        "seconds": duration(path),
+                        "text": row.normalized_text.upper(),
+                        "path": path,
+                    }
+                )
+    if not rows:
+        raise CorpusError(
+            f"{listings[0]}: no <year>/<id>.ogg of this list is here; cut the sounds first "
+            "(python -m voxpopuli.get_asr_data)"
+        )
+    return add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
 
 
 def duration(path: Path) -> float:

@@ -1,8 +1,9 @@
-"""LibriSpeech from OpenSLR: one subset, resumed, checked, unpacked, put in its place.
+"""LibriSpeech from OpenSLR and UrbanSound8K from Zenodo: resumed, checked, unpacked, in place.
 
-Source: https://www.openslr.org/12 (Panayotov et al., ICASSP 2015; CC BY 4.0), its mirrors and
-its `md5sum.txt`. The archive and what is unpacked of it lie in `.<dest>.partial` beside the
-destination, so that the destination never holds half a subset. Taught in `01_dataset`.
+Sources: https://www.openslr.org/12 (Panayotov et al., ICASSP 2015), its mirrors and its
+`md5sum.txt`; https://zenodo.org/records/1203745 (Salamon et al., ACM MM 2014). The archive and
+what is unpacked of it lie in `.<dest>.partial` beside the destination, so that the destination
+never holds half a subset. Taught in `01_dataset`.
 """
 
 import contextlib
@@ -21,6 +22,10 @@ MIRRORS = (
     "https://us.openslr.org/resources/12/",
     "https://openslr.elda.org/resources/12/",
 )
+URBANSOUND8K = "UrbanSound8K"
+ZENODO = ("https://zenodo.org/records/1203745/files/",)
+LICENCES = {URBANSOUND8K: "CC BY-NC 3.0: for non-commercial use only, with attribution"}
+LIBRISPEECH_LICENCE = "CC BY 4.0: with attribution"
 MD5 = {
     "dev-clean": "42e2234ba48799c1f50f24a7926300a1",
     "dev-other": "c8d0bcc9cca99d4f8b62fcc847357931",
@@ -29,6 +34,7 @@ MD5 = {
     "train-clean-100": "2a93770f6d5c6c964bc36631d331a522",
     "train-clean-360": "c0e676e450a7ff2f54aeade5171606fa",
     "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
+    URBANSOUND8K: "9aa69802bbf37fb986f71ec1483a196e",
 }
 SIZES = {  # bytes of each archive
     "dev-clean": 337_926_286,
@@ -38,6 +44,7 @@ SIZES = {  # bytes of each archive
     "train-clean-100": 6_387_309_499,
     "train-clean-360": 23_049_477_885,
     "train-other-500": 30_593_501_606,
+    URBANSOUND8K: 6_023_741_708,
 }
 SPACE_FACTOR = 2.1  # disk needed / archive: the archive, as much again unpacked, and some air
 RETRY_WAITS = (0, 2, 10)  # s, before each round through the mirrors
@@ -46,30 +53,34 @@ CHUNK = 1 << 16  # bytes
 
 
 class DownloadError(RuntimeError):
-    """A subset that could not be had; the message names it and the remedy in one line."""
+    """An archive that could not be had; the message names it and the remedy in one line."""
 
 
 def download(
     subset: str,
     dest: Path,
     *,
-    mirrors: Sequence[str] = MIRRORS,
+    mirrors: Sequence[str] | None = None,
     checksums: Mapping[str, str] = MD5,
     progress: bool = True,
 ) -> Path:
-    """Put one LibriSpeech subset into `dest` (e.g. `data/LibriSpeech`), beside those there.
+    """Put one subset of LibriSpeech, or UrbanSound8K, into `dest`, beside those there.
 
-    subset: one of the seven names in MD5; mirrors: URLs of folders that hold `<subset>.tar.gz`,
-    in the order of trial; checksums: subset -> MD5. Returns `<dest>/<subset>`, which is left
-    alone if it is there already. The same call resumes a broken transfer. Raises DownloadError:
-    unknown subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack.
+    subset: one of the names in MD5; dest: `data/LibriSpeech`, or `data/noise` for UrbanSound8K;
+    mirrors: URLs of folders that hold `<subset>.tar.gz`, in the order of trial; checksums:
+    subset -> MD5. Prints the licence first. Returns `<dest>/<subset>`, which is left alone if it
+    is there already. The same call resumes a broken transfer. Raises DownloadError: unknown
+    subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack.
     """
     if subset not in MD5:
-        raise DownloadError(f"{subset}: no subset of LibriSpeech; choose from {', '.join(MD5)}")
+        raise DownloadError(f"{subset}: unknown; choose from {', '.join(MD5)}")
     dest = Path(dest).expanduser().resolve()
     if (dest / subset).exists():
         print(f"{dest / subset} is already there and was left alone")
         return dest / subset
+    print(f"{subset}: licence {LICENCES.get(subset, LIBRISPEECH_LICENCE)}")
+    if mirrors is None:
+        mirrors = ZENODO if subset == URBANSOUND8K else MIRRORS
     work = work_folder(dest)
     try:
         check_disk(subset, work)
@@ -179,9 +190,10 @@ def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
         with tarfile.open(archive) as tar:
             members = tqdm(tar, desc=f"unpack {subset}", unit=" files", disable=not progress)
             tar.extractall(folder, members, filter="data")
-        if not (folder / "LibriSpeech" / subset).is_dir():
-            raise tarfile.ReadError(f"there is no LibriSpeech/{subset} in it")
-        install(folder / "LibriSpeech", subset, dest)
+        top = folder if subset == URBANSOUND8K else folder / "LibriSpeech"
+        if not (top / subset).is_dir():
+            raise tarfile.ReadError(f"there is no {(top / subset).relative_to(folder)} in it")
+        install(top, subset, dest)
     except tarfile.TarError as error:
         archive.unlink()
         raise DownloadError(

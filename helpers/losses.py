@@ -63,7 +63,7 @@ class DenoisingLoss(keras.losses.Loss):
         win_length=512,
         hop_length=256,
         order=2,
-        si_sdr_weight=0.05,
+        si_sdr_weight=0.1,
         name="denoising",
         **kwargs,
     ):

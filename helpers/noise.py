@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.signal
 
-from helpers import audio, corpus
+from helpers import audio, recordings
 
 LOW, HIGH = 4_000.0, 8_000.0  # Hz, the course's noise band
 
@@ -191,14 +191,13 @@ HELD_OUT_KINDS = ("inverter",)  # for testing only, asserted by a test
 def recorded_files(folder: Path | None, split: str | None = None) -> list[Path]:
     """Sorted audio files below `folder`, of one split or of all.
 
-    Files split by their category, which is the name of their folder: recordings of one source
-    stand in several files, so a split by file would let training hear the test's sources.
+    They are split by source (see `recordings.read_recordings`): several files may be cuts of one
+    recording, and a split by file would let training hear the test's sources.
     """
     if folder is None:
         return []
-    endings = {".flac", ".wav", ".ogg"}
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in endings)
-    return [p for p in files if split is None or corpus.hash_split(p.parent.name) == split]
+    table = recordings.read_recordings(folder)
+    return list(table.path if split is None else table.path[table.split == split])
 
 
 @functools.lru_cache(maxsize=128)

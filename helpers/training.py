@@ -33,12 +33,12 @@ class Plan:
 
     method: str
     cycles: tuple[int, ...] = (24, 10)  # epochs; the rate restarts, halved, with each cycle
-    batches: int = 100  # an epoch
-    batch_size: int = 32
+    batches: int = 200  # an epoch
+    batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
     learning_rate: float = 1e-3
     seed: int = 1
-    validation_batches: int = 5
+    validation_batches: int = 10
     bank_clips: int = noise_bank.BANK_CLIPS
 
     @property
@@ -198,7 +198,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
 
 def cycle_loss(cycle: int) -> losses.DenoisingLoss:
     """Squared errors in the first cycle, absolute ones in those that follow."""
-    return losses.DenoisingLoss(order=1, si_sdr_weight=0.1) if cycle else losses.DenoisingLoss()
+    return losses.DenoisingLoss(order=1 if cycle else 2)
 
 
 class Stopwatch(keras.callbacks.Callback):

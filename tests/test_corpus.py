@@ -194,3 +194,54 @@ def test_other_subsets_are_for_generalisation_only(count):
     speakers = clean | other | {"test-clean": names(300, count), "test-other": names(600, 3)}
     table = corpus.add_splits(table_of(speakers))
     assert ((table.split == "other") == table.subset.str.contains("other")).all()
+
+
+# --- VoxPopuli --------------------------------------------------------------------------------
+
+VOXPOPULI = """id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender
+20180118-0900-PLENARY-3-en_20180118-11:22:33_1\tI "agree.\ti "agree\t96808\ttest\tfemale
+20180118-0900-PLENARY-3-en_20180118-11:22:33_2\tNo.\tno\tNone\ttest\tmale
+20190117-0900-PLENARY-4-en_20190117-09:00:00_0\tGone.\tgone\t1\ttest\tmale
+"""
+
+
+@pytest.fixture
+def voxpopuli(tmp_path):
+    """VoxPopuli's tree of one language, the sound of the last row missing."""
+    folder = tmp_path / "transcribed_data" / "en"
+    (folder / "2018").mkdir(parents=True)
+    (folder / "asr_test.tsv").write_text(VOXPOPULI)
+    for row in VOXPOPULI.splitlines()[1:3]:
+        sf.write(folder / "2018" / f"{row.split()[0]}.ogg", np.zeros(16_000), 16_000)
+    return tmp_path
+
+
+def test_voxpopuli_reads_as_librispeech_does(voxpopuli):
+    table = corpus.read_corpus(voxpopuli)
+    assert list(table.columns) == [
+        *("utterance", "subset", "speaker", "chapter", "sex"),
+        *("seconds", "text", "path", "split"),
+    ]
+    assert list(table.text) == ['I "AGREE', "NO"]
+    assert list(table.sex) == ["F", "M"]
+    assert list(table.subset) == ["en", "en"]
+    assert table.speaker[0] == "96808"
+    assert (
+        table.speaker[1] == table.chapter[1] == "20180118-0900-PLENARY-3-en"
+    )  # nobody's name: the session stands in
+    assert list(table.seconds) == [1.0, 1.0]
+    assert list(table.split) == [corpus.hash_split(s) for s in table.speaker]
+
+
+def test_voxpopuli_without_sound(voxpopuli):
+    for path in voxpopuli.rglob("*.ogg"):
+        path.unlink()
+    with pytest.raises(corpus.CorpusError, match=r"asr_test\.tsv.*get_asr_data"):
+        corpus.read_corpus(voxpopuli)
+
+
+def test_voxpopuli_list_of_other_columns(voxpopuli):
+    listing = voxpopuli / "transcribed_data" / "en" / "asr_test.tsv"
+    listing.write_text(VOXPOPULI.replace("speaker_id", "who"))
+    with pytest.raises(corpus.CorpusError, match="speaker_id"):
+        corpus.read_corpus(voxpopuli)

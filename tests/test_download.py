@@ -285,10 +285,32 @@ def test_all_mirrors_dead_is_one_clear_error(tmp_path, start_server):
     assert everything(tmp_path) == []
 
 
-def test_unknown_subset_lists_the_seven(tmp_path):
+def test_unknown_subset_lists_the_known(tmp_path):
     with pytest.raises(DownloadError) as caught:
         download("dev-cleen", tmp_path)
-    assert len(MD5) == 7
+    assert len(MD5) == 7 + 1  # UrbanSound8K
     assert MD5.keys() == SIZES.keys()
     for name in MD5:
         assert name in str(caught.value)
+
+
+def test_urbansound8k_goes_where_noise_is_looked_for(tmp_path, start_server, monkeypatch, capsys):
+    files = {
+        "UrbanSound8K/metadata/UrbanSound8K.csv": b"slice_file_name,fsID,fold,class\n",
+        "UrbanSound8K/audio/fold1/a.wav": CONTENT,
+    }
+    archive = make_archive(files)
+    monkeypatch.setitem(SIZES, "UrbanSound8K", len(archive))
+    md5 = {"UrbanSound8K": hashlib.md5(archive).hexdigest()}
+    server = start_server(archive)
+    options = {"mirrors": [server.url], "checksums": md5, "progress": False}
+    target = download("UrbanSound8K", tmp_path / "noise", **options)
+    assert (target / "audio" / "fold1" / "a.wav").read_bytes() == CONTENT
+    assert "non-commercial" in capsys.readouterr().out
+    assert everything(tmp_path)[0] == "noise"
+
+
+def test_licence_is_said_before_anything_is_sent(tmp_path, capsys):
+    with pytest.raises(DownloadError, match="no mirror to ask"):
+        get(tmp_path / "LibriSpeech")
+    assert "CC BY 4.0" in capsys.readouterr().out

@@ -17,39 +17,60 @@ register = keras.saving.register_keras_serializable("denoiser")
 
 
 @register
-class RunningLevel(layers.Layer):
-    """Level of the signal so far: an exponential mean of frame power, corrected for its start.
+class RunningMean(layers.Layer):
+    """Exponential mean over time of every feature so far, corrected for its start.
 
-    Inputs: frames `(batch, frames, win_length)` and the state `(batch, 2)` (weighted sum of
-    powers, sum of weights; zeros at the start). Outputs: RMS level `(batch, frames, 1)` and the
-    new state. Scaling the input scales the level, so a network fed with `frames / level` hears
-    every talker equally loud; no later frame is needed (Kingma and Ba, 2015, section 3, for
-    the correction).
+    Inputs: features `(batch, frames, n)` and the state `(batch, n + 1)` (weighted sums, and the
+    sum of weights; zeros at the start). Outputs: means `(batch, frames, n)` and the new state.
+    `seconds` is the memory. No later frame is needed (Kingma and Ba, 2015, section 3, for the
+    correction). All frames at once: a product with the lower triangle of decay ** distance.
     """
 
-    def __init__(self, hop_length: int, **kwargs):
+    def __init__(self, hop_length: int, seconds: float, **kwargs):
         super().__init__(**kwargs)
-        self.hop_length = hop_length
-        self.decay = float(np.exp(-hop_length / (LEVEL_SECONDS * audio.SAMPLE_RATE)))
+        self.hop_length, self.seconds = hop_length, seconds
+        self.decay = float(np.exp(-hop_length / (seconds * audio.SAMPLE_RATE)))
+
+    def call(self, features, state):
+        return self.mean(features, ops.ones_like(features[..., :1]), state)
+
+    def mean(self, features, weights, state):
+        """As `call`, every frame with its own weight `(batch, frames, 1)`."""
+        new = ops.concatenate([features * weights, weights], axis=-1)
+        steps = ops.cast(ops.arange(ops.shape(new)[1]), new.dtype)
+        distance = ops.expand_dims(steps, 1) - ops.expand_dims(steps, 0)
+        decays = ops.where(distance >= 0, self.decay ** ops.maximum(distance, 0.0), 0.0)
+        carried = ops.expand_dims(self.decay ** (steps + 1), -1) * ops.expand_dims(state, 1)
+        sums = ops.matmul(decays, new) + carried
+        return sums[..., :-1] / (sums[..., -1:] + 1e-10), sums[:, -1]
+
+    def compute_output_shape(self, features_shape, state_shape):
+        return features_shape, state_shape
+
+    def get_config(self):
+        return super().get_config() | {"hop_length": self.hop_length, "seconds": self.seconds}
+
+
+@register
+class RunningLevel(RunningMean):
+    """Level of the signal so far, the root of a running mean of frame power.
+
+    Inputs: frames `(batch, frames, win_length)` and the state `(batch, 2)`. Outputs: RMS level
+    `(batch, frames, 1)` and the new state. Scaling the input scales the level, so a network fed
+    with `frames / level` hears every talker equally loud.
+    """
+
+    def __init__(self, hop_length: int, seconds: float = LEVEL_SECONDS, **kwargs):
+        super().__init__(hop_length, seconds, **kwargs)
 
     def call(self, frames, state):
-        n_frames = ops.shape(frames)[1]
-        power = ops.mean(ops.square(frames), axis=-1)
+        power = ops.mean(ops.square(frames), axis=-1, keepdims=True)
         heard = ops.cast(power > SILENT_POWER, power.dtype)
-        new = ops.stack([power * heard, heard], axis=-1)
-        steps = ops.cast(ops.arange(n_frames), power.dtype)
-        distance = ops.expand_dims(steps, 1) - ops.expand_dims(steps, 0)
-        weights = ops.where(distance >= 0, self.decay ** ops.maximum(distance, 0.0), 0.0)
-        carried = ops.expand_dims(self.decay ** (steps + 1), -1) * ops.expand_dims(state, 1)
-        sums = ops.matmul(weights, new) + carried
-        level = ops.sqrt((sums[..., :1] + 1e-20) / (sums[..., 1:] + 1e-10))
-        return level, sums[:, -1]
+        mean_power, state = self.mean(power, heard, state)
+        return ops.sqrt(ops.maximum(mean_power, SILENT_POWER)), state
 
     def compute_output_shape(self, frames_shape, state_shape):
         return (*frames_shape[:2], 1), state_shape
-
-    def get_config(self):
-        return super().get_config() | {"hop_length": self.hop_length}
 
 
 @register

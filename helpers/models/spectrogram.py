@@ -8,11 +8,19 @@ al., TASLP 24(3), 2016) on a power-compressed STFT. Taught in `04_spectrogram_au
 from helpers import audio
 from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
-from helpers.models.blocks import RunningLevel, TimeContext, register, residual_grus
+from helpers.models.blocks import (
+    RunningLevel,
+    RunningMean,
+    TimeContext,
+    register,
+    residual_grus,
+)
 
 WIN_LENGTH, HOP_LENGTH = audio.WIN_LENGTH, audio.HOP_LENGTH  # 32 ms, which is the latency
 FILTERS = (16, 24, 32, 32)
+FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 128
+MEMORIES = (0.2, 2.0)  # s, of the running means of each bin
 MASK_BOUND = 2.0
 PAST = 4  # frames: two convolutions over time, three frames each
 
@@ -53,34 +61,51 @@ class Compress(layers.Layer):
 
 
 @register
-class BoundedMask(layers.Layer):
-    """Two channels to a complex mask within +-MASK_BOUND a part, `(batch, frames, 257, 2)`.
+class GatedMask(layers.Layer):
+    """Three channels to a complex mask, `(batch, frames, 257, 2)`: what to take away, and how sure.
 
-    Zero input gives the mask 1 + 0j (pass everything); the bin at 0 Hz takes its neighbour's.
+    mask = 1 - gate (1 + B tanh a + 1j B tanh b), so each part stays within +-B, B = MASK_BOUND.
+    A closed gate passes a bin untouched without any weight having to be exact; an open one with
+    a = b = 0 removes it. The bin at 0 Hz takes its neighbour's mask.
     """
 
     def call(self, x):
-        x = x + ops.convert_to_tensor([ops.arctanh(1 / MASK_BOUND), 0.0], x.dtype)
         x = ops.concatenate([x[:, :, :1], x], axis=2)
-        return MASK_BOUND * ops.tanh(x)
+        gate = ops.sigmoid(x[..., :1] - 2)
+        whole = ops.convert_to_tensor([1.0, 0.0], x.dtype)
+        return whole - gate * (whole + MASK_BOUND * ops.tanh(x[..., 1:]))
 
 
-def build(filters=FILTERS, units=UNITS) -> keras.Model:
-    """The model of frames: inputs frames `(batch, frames, 512)` and four states, outputs alike.
+def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Model:
+    """The model of frames: inputs frames `(batch, frames, 512)` and six states, outputs alike.
 
+    Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
     Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
     Core: dense, then two GRUs over the flattened frequency axis. Decoder: transposed
-    convolutions with additive skips. Only past frames are used.
+    convolutions with additive skips, the last layers at full resolution, beside the features.
+    Only past frames are used.
     """
     bins, height = WIN_LENGTH // 2, WIN_LENGTH // 2 // 2 ** len(filters)
+    n_features = 3 + len(MEMORIES)
     frames = keras.Input((None, WIN_LENGTH), name="frames")
-    past = keras.Input((PAST, bins, 3), name="past_features")
+    past = keras.Input((PAST, bins, n_features), name="past_features")
     level_state = keras.Input((2,), name="level_state")
+    mean_states = [keras.Input((bins + 1,), name=f"mean_{i}_state") for i in (1, 2)]
     hidden = [keras.Input((units,), name=f"gru_{i}_state") for i in (1, 2)]
 
     S = Spectrum(name="spectrum")(frames)
     level, new_level = RunningLevel(HOP_LENGTH, name="level")(frames, level_state)
-    x, new_past = TimeContext(PAST, name="context")(Compress(name="compress")(S, level), past)
+    compressed = Compress(name="compress")(S, level)
+    means, new_means = [], []
+    for i, (seconds, state) in enumerate(zip(MEMORIES, mean_states, strict=True), start=1):
+        mean, new_state = RunningMean(HOP_LENGTH, seconds, name=f"mean_{i}")(
+            compressed[..., 0], state
+        )
+        means.append(mean[..., None])
+        new_means.append(new_state)
+    features = layers.Concatenate(name="features")([compressed, *means])
+
+    x, new_past = TimeContext(PAST, name="context")(features, past)
     skips = []
     for i, n in enumerate(filters):
         shape = (3 if i < PAST // 2 else 1, 5 if i == 0 else 3)
@@ -99,20 +124,21 @@ def build(filters=FILTERS, units=UNITS) -> keras.Model:
         missing = PAST - 2 * min(i + 1, PAST // 2)  # frames that later convolutions took
         if missing:
             skip = layers.Cropping2D(((missing, 0), (0, 0)), name=f"crop_{i + 1}")(skip)
-        x = layers.Add(name=f"skip_{i + 1}")(
-            [x, layers.Conv2D(filters[i], 1, name=f"adapt_{i + 1}")(skip)]
-        )
-        last = i == 0
+        skip = layers.Conv2D(filters[i], 1, name=f"adapt_{i + 1}")(skip)
+        x = layers.Add(name=f"skip_{i + 1}")([x, skip])
         x = layers.Conv2DTranspose(
-            2 if last else filters[i - 1],
-            (1, 5 if last else 3),
+            filters[i - 1] if i else fine_filters,
+            (1, 3 if i else 5),
             strides=(1, 2),
             padding="same",
-            activation=None if last else "elu",
-            kernel_initializer="zeros" if last else "glorot_uniform",
-            name="mask_logits" if last else f"decode_{i + 1}",
+            activation="elu",
+            name=f"decode_{i + 1}",
         )(x)
-    mask = BoundedMask(name="mask")(x)
+    x = layers.Concatenate(name="skip_0")([x, features])
+    x = layers.Conv2D(fine_filters, (1, 3), padding="same", activation="elu", name="fine")(x)
+    x = layers.Conv2D(3, 1, kernel_initializer="zeros", name="mask_logits")(x)
+    mask = GatedMask(name="mask")(x)
     denoised = MaskedFrames(name="denoised")(S, mask)
-    outputs = [denoised, new_past, new_level, *new_hidden]
-    return keras.Model([frames, past, level_state, *hidden], outputs, name="spectrogram")
+    outputs = [denoised, new_past, new_level, *new_means, *new_hidden]
+    inputs = [frames, past, level_state, *mean_states, *hidden]
+    return keras.Model(inputs, outputs, name="spectrogram")
