@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks results train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -27,10 +27,14 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 
 test: $(READY) ## lint, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
+
+test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium (Debian: apt install chromium)
+	$(BIN)/python -m pip install -q -r requirements-browser.txt
+	$(call stage,browser,$(BIN)/python -m pytest -s tests/browser)
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
