@@ -1,14 +1,18 @@
-"""What a denoiser must be compared with: the low-pass filter below it, oracle masks above it.
+"""What a denoiser must be compared with: filters and classical rules below, oracle masks above.
+
+All take and give float32 `(samples,)` at 16 kHz; what is called oracle knows the clean signal.
 
 Taught in `04_spectrogram_autoencoder` and `05_evaluation`.
 """
 
 import numpy as np
 import scipy.signal
+import scipy.special
 
 from helpers import audio
 
 CUTOFF = 3_900.0  # Hz
+TINY = 1e-20
 
 
 def low_pass(noisy: np.ndarray, sr: int = audio.SAMPLE_RATE, cutoff: float = CUTOFF) -> np.ndarray:
@@ -21,11 +25,85 @@ def low_pass(noisy: np.ndarray, sr: int = audio.SAMPLE_RATE, cutoff: float = CUT
     return scipy.signal.oaconvolve(padded, taps, mode="valid").astype(np.float32)
 
 
+# --- classical rules, with an estimated noise spectrum ------------------------------------------
+
+
+def noise_psd(power: np.ndarray) -> np.ndarray:
+    """Noise power in every frame and bin, from noisy power `(frames, bins)`, causal.
+
+    The tracker of T. Gerkmann and R. Hendriks, "Unbiased MMSE-based noise power estimation with
+    low complexity and low tracking delay", TASLP 20(4), 2012: a frame is let in to the degree
+    that speech is improbable there. The first five frames are taken as noise.
+    """
+    power = np.maximum(power, TINY)
+    psd, likely, tracked = power[:5].mean(axis=0), 0.0, []
+    snr = 10**1.5  # of speech where there is speech
+    for frame in power:
+        speech = 1 / (1 + (1 + snr) * np.exp(-frame / psd * snr / (1 + snr)))
+        likely = 0.9 * likely + 0.1 * speech
+        speech = np.where(likely > 0.99, np.minimum(speech, 0.99), speech)
+        psd = 0.8 * psd + 0.2 * (speech * psd + (1 - speech) * frame)
+        tracked.append(psd)
+    return np.array(tracked)
+
+
+def spectral_subtraction(noisy: np.ndarray, factor: float = 2.0, floor_db: float = -20.0):
+    """Subtract `factor` times the noise power, keep at least `floor_db` of the noisy power.
+
+    M. Berouti, R. Schwartz and J. Makhoul, ICASSP 1979.
+    """
+    Y = audio.stft(noisy)
+    power = np.abs(Y) ** 2
+    left = 1 - factor * noise_psd(power) / np.maximum(power, TINY)
+    gain = np.sqrt(np.maximum(left, 10 ** (floor_db / 10)))
+    return audio.istft(gain * Y, len(noisy)).astype(np.float32)
+
+
+def log_mmse(noisy: np.ndarray) -> np.ndarray:
+    """The gain that minimises the expected squared error of the log magnitude.
+
+    Y. Ephraim and D. Malah, TASSP 33(2), 1985, eq. 20, with their decision-directed estimate of
+    the SNR (weight 0.98, -25 dB at least).
+    """
+    Y = audio.stft(noisy)
+    power = np.abs(Y) ** 2
+    psd = noise_psd(power)
+    kept, gains = 0.0, []
+    for frame, noise in zip(power, psd, strict=True):
+        posterior = np.minimum(frame / noise, 100)
+        prior = 0.98 * kept / noise + 0.02 * np.maximum(posterior - 1, 0)
+        prior = np.maximum(prior, 10**-2.5)
+        wiener = prior / (1 + prior)
+        gain = wiener * np.exp(scipy.special.exp1(np.maximum(posterior * wiener, 1e-6)) / 2)
+        gains.append(np.minimum(gain, 1))
+        kept = gains[-1] ** 2 * frame
+    return audio.istft(np.array(gains) * Y, len(noisy)).astype(np.float32)
+
+
+# --- oracles ------------------------------------------------------------------------------------
+
+
+def oracle_irm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Ideal ratio mask sqrt(|S|^2 / (|S|^2 + |N|^2)) (Wang, Narayanan and Wang, TASLP 2014)."""
+    S, Y = audio.stft(clean), audio.stft(noisy)
+    speech, noise = np.abs(S) ** 2, np.abs(Y - S) ** 2
+    mask = np.sqrt(speech / np.maximum(speech + noise, TINY))
+    return audio.istft(mask * Y, len(noisy)).astype(np.float32)
+
+
 def oracle_psm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """The best a real mask in 0..1 can do, knowing the clean signal: float32 `(samples,)`.
+    """The best a real mask in 0..1 can do: float32 `(samples,)`.
 
     Phase-sensitive mask |S| / |Y| cos(phase difference) (Erdogan et al., ICASSP 2015).
     """
     S, Y = audio.stft(clean), audio.stft(noisy)
-    mask = np.clip((S * Y.conj()).real / np.maximum(np.abs(Y) ** 2, 1e-20), 0, 1)
+    mask = np.clip((S * Y.conj()).real / np.maximum(np.abs(Y) ** 2, TINY), 0, 1)
     return audio.istft(mask * Y, len(noisy)).astype(np.float32)
+
+
+def oracle_complex(clean: np.ndarray, noisy: np.ndarray, bound: float = 2.0) -> np.ndarray:
+    """Complex mask S / Y with each part within +-`bound` (Williamson et al., TASLP 2016)."""
+    S, Y = audio.stft(clean), audio.stft(noisy)
+    M = S * Y.conj() / np.maximum(np.abs(Y) ** 2, TINY)
+    M = M.real.clip(-bound, bound) + 1j * M.imag.clip(-bound, bound)
+    return audio.istft(M * Y, len(noisy)).astype(np.float32)

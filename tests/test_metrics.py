@@ -9,6 +9,11 @@ from helpers import audio, baselines, metrics, noise
 SR = audio.SAMPLE_RATE
 
 
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
 @pytest.fixture(scope="module")
 def noisy(speech):
     """`speech` with white noise at 4-8 kHz and 5 dB."""
@@ -166,3 +171,33 @@ def test_baselines_stand_in_their_order(speech, noisy):
 
 def test_oracle_passes_clean_speech(speech):
     np.testing.assert_allclose(baselines.oracle_psm(speech, speech), speech, atol=1e-6)
+
+
+def test_noise_tracker_finds_a_steady_floor(rng):
+    power = rng.exponential(4.0, (500, 64))  # |Y|^2 of Gaussian noise of power 4
+    tracked = baselines.noise_psd(power)
+    assert tracked.shape == power.shape
+    assert 10 * np.log10(tracked[100:].mean() / 4) == pytest.approx(0, abs=1.5)  # it lies a bit low
+    power[250:] *= 10  # 10 dB louder: it follows
+    assert 10 * np.log10(baselines.noise_psd(power)[-50:].mean() / 40) == pytest.approx(0, abs=1.5)
+
+
+@pytest.mark.parametrize("rule", [baselines.spectral_subtraction, baselines.log_mmse])
+def test_classical_rules_take_steady_noise_away(rule, speech, rng):
+    quiet = np.zeros(8_000, np.float32)  # they learn the noise from its beginning
+    clean = np.concatenate([quiet, speech])
+    hiss = noise.make("white", len(clean), 16_000, rng, 0, 8_000)
+    clean, _, noisy = noise.mix(clean, hiss, 5)
+    denoised = rule(noisy)
+    assert denoised.dtype == np.float32
+    assert denoised.shape == noisy.shape
+    assert metrics.si_sdr(clean, denoised) > metrics.si_sdr(clean, noisy) + 3
+    np.testing.assert_array_equal(rule(np.zeros(8_000, np.float32)), 0)
+
+
+def test_oracles_stand_in_their_order(speech, noisy):
+    oracles = (baselines.oracle_irm, baselines.oracle_psm, baselines.oracle_complex)
+    scores = [metrics.si_sdr(speech, oracle(speech, noisy)) for oracle in oracles]
+    assert scores == sorted(scores)
+    for oracle in oracles:
+        np.testing.assert_allclose(oracle(speech, speech), speech, atol=1e-6)
