@@ -16,6 +16,7 @@ from tqdm import tqdm
 from helpers import audio, baselines, corpus, metrics, noise
 
 LONGEST = 8.0  # s of an utterance that is scored
+EXACT_DB = 100.0  # an SI-SDR above is rounding, and shown as infinite
 System = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (clean, noisy) -> estimate
 FLOOR: dict[str, System] = {  # the rows that no table goes without
     "noisy": lambda clean, noisy: noisy,
@@ -146,7 +147,8 @@ def _score(row: dict, clean: np.ndarray, estimate: np.ndarray) -> dict:
 
 def table_text(rows: pd.DataFrame) -> str:
     """The table as Markdown: condition, SNR and system, means with 95 % intervals."""
-    rows = rows.assign(mse=rows.mse * 1e6)
+    exact = rows.si_sdr > EXACT_DB
+    rows = rows.assign(mse=rows.mse * 1e6, si_sdr=rows.si_sdr.mask(exact, np.inf))
     by = ["kind", "low", "high", "snr_db", "level_db", "system"]
     lines = [
         "| input | SNR (dB) | system | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
@@ -176,7 +178,7 @@ def table_text(rows: pd.DataFrame) -> str:
 def interval_text(mean: float, low: float, high: float, form: str) -> str:
     """A mean with its interval, for example `12.3 [11.9, 12.6]`."""
     text = form.format(mean).replace("inf", "∞")
-    return text if np.isnan(low) else f"{text} [{form.format(low)}, {form.format(high)}]"
+    return f"{text} [{form.format(low)}, {form.format(high)}]" if np.isfinite(low) else text
 
 
 def input_text(condition: Mapping) -> str:

@@ -11,9 +11,13 @@ import pandas as pd
 import pesq as pesq_package
 import pystoi
 
-from helpers import audio
+from helpers import audio, noise
 
-METRICS = ("si_sdr", "mse", "pesq", "estoi", "level")
+METRICS = (
+    *("si_sdr", "mse", "pesq", "estoi", "level"),
+    *("snr", "segmental_snr", "si_sdr_high", "lsd_low", "lsd_high"),
+)
+SPLIT = 4_000.0  # Hz, between "low" and "high"
 SHORTEST = 1.0  # s; PESQ and ESTOI average over longer windows than a shorter clip has
 
 
@@ -39,6 +43,62 @@ def mse(clean: np.ndarray, denoised: np.ndarray) -> float:
 def level(clean: np.ndarray, denoised: np.ndarray) -> float:
     """RMS level of the output relative to clean in dB; 0 is right. NaN for a silent clean clip."""
     return audio.level_db(denoised) - audio.level_db(clean) if np.any(clean) else np.nan
+
+
+def snr(clean: np.ndarray, denoised: np.ndarray) -> float:
+    """Signal-to-noise ratio in dB, all differences being noise; a wrong level counts as one.
+
+    Higher is better. Infinite for an exact copy, NaN for a silent clean clip.
+    """
+    power, error = np.mean(np.float64(clean) ** 2), mse(clean, denoised)
+    if power == 0:
+        return np.nan
+    return float(10 * np.log10(power / error)) if error > 0 else np.inf
+
+
+def segmental_snr(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
+    """Mean of the SNR of 30 ms frames, each held within -10..35 dB, higher is better.
+
+    J. Hansen and B. Pellom, ICSLP 1998. Frames 40 dB below the loudest are pauses and left out.
+    Weak syllables count like strong ones, as they do not in `snr`. NaN for a silent clean clip.
+    """
+    length = int(0.03 * sr)
+    frames = [
+        np.float64(x[: len(x) // length * length]).reshape(-1, length)
+        for x in (clean, clean - denoised)
+    ]
+    power, error = (np.sum(x**2, axis=1) for x in frames)
+    spoken = power > 1e-4 * power.max(initial=0)
+    if not spoken.any():
+        return np.nan
+    ratio = 10 * np.log10(power[spoken] / np.maximum(error[spoken], 1e-20))
+    return float(np.clip(ratio, -10, 35).mean())
+
+
+def si_sdr_high(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
+    """SI-SDR of what lies above 4 kHz alone, where the course's noise is; NaN without any."""
+    parts = [noise.band_limit(np.float64(x), sr, SPLIT, sr / 2) for x in (clean, denoised)]
+    if any(audio.level_db(x) < -110 for x in parts):
+        return np.nan
+    return si_sdr(*parts)
+
+
+def log_spectral_distance(clean: np.ndarray, denoised: np.ndarray, low: float, high: float):
+    """RMS difference of levels over the bins from `low` to `high` Hz, mean over frames, in dB.
+
+    Lower is better, 0 for an exact copy. Levels 80 dB below the clean clip's loudest bin count
+    as equal. A. Gray and J. Markel, TASSP 24(5), 1976. It sees damage of silence like damage of
+    speech. NaN for a silent clean clip.
+    """
+    powers = [np.abs(audio.stft(x)) ** 2 for x in (clean, denoised)]
+    if not powers[0].any():
+        return np.nan
+    floor = 1e-8 * powers[0].max()
+    levels = [audio.power_db(np.maximum(power, floor)) for power in powers]
+    f = np.arange(powers[0].shape[1]) * audio.SAMPLE_RATE / audio.WIN_LENGTH
+    band = (f >= low) & (f <= high)
+    squares = (levels[0] - levels[1])[:, band] ** 2
+    return float(np.sqrt(squares.mean(axis=1)).mean())
 
 
 def pesq(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
@@ -67,9 +127,13 @@ def estoi(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) 
 
 
 def score(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> dict:
-    """All metrics of one clip, and `reason`: why some are NaN ("" if none is)."""
+    """All metrics of one clip at 16 kHz, and `reason`: why PESQ and ESTOI are NaN ("" if not)."""
     row = {"si_sdr": si_sdr(clean, denoised), "mse": mse(clean, denoised)}
     row |= {"level": level(clean, denoised), "pesq": np.nan, "estoi": np.nan, "reason": ""}
+    row |= {"snr": snr(clean, denoised), "segmental_snr": segmental_snr(clean, denoised, sr)}
+    row["si_sdr_high"] = si_sdr_high(clean, denoised, sr)
+    row["lsd_low"] = log_spectral_distance(clean, denoised, 0, SPLIT)
+    row["lsd_high"] = log_spectral_distance(clean, denoised, SPLIT, sr / 2)
     if not np.any(clean) or not np.any(denoised):
         return row | {"reason": "silent"}
     if len(clean) < SHORTEST * sr:

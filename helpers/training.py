@@ -197,8 +197,8 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
 
 
 def cycle_loss(cycle: int) -> losses.DenoisingLoss:
-    """Squared errors in the first cycle, absolute ones in those that follow."""
-    return losses.DenoisingLoss(order=1 if cycle else 2)
+    """Squared errors in the first cycle; absolute ones and more SI-SDR in those that follow."""
+    return losses.DenoisingLoss(order=1, si_sdr_weight=0.3) if cycle else losses.DenoisingLoss()
 
 
 class Stopwatch(keras.callbacks.Callback):

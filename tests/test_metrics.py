@@ -136,6 +136,37 @@ def test_summarise_keeps_order_and_leaves_out_what_has_no_mark():
     assert summary.loc[1:, ["pesq_low", "pesq_high"]].isna().all(axis=None)
 
 
+def test_snr_and_segmental_snr_by_hand():
+    clean = np.concatenate([np.full(4_800, 0.5), np.full(4_800, 0.05), np.zeros(4_800)])
+    denoised = clean + 0.05  # 20 dB in the loud part, 0 dB in the soft one, the pause is left out
+    assert metrics.snr(clean, denoised) == pytest.approx(10 * np.log10(0.2525 / 3 / 0.0025))
+    assert metrics.segmental_snr(clean, denoised) == pytest.approx(10)
+    assert metrics.segmental_snr(clean, clean) == 35
+    assert metrics.snr(clean, 0.5 * clean) == pytest.approx(20 * np.log10(2))
+    assert metrics.snr(clean, clean) == np.inf
+    assert np.isnan(metrics.snr(0 * clean, clean))
+    assert np.isnan(metrics.segmental_snr(0 * clean, clean))
+
+
+def test_high_band_alone(speech):
+    low = noise.band_limit(speech, SR, 0, 3_990)
+    high = speech - low
+    assert metrics.si_sdr_high(speech, 3 * low + 0.5 * high) > 40  # neither low band nor level
+    assert np.isnan(metrics.si_sdr_high(speech, low))
+    added = noise.white(len(speech), SR, np.random.default_rng(0))
+    noisy = high + added * np.sqrt(np.mean(high**2))
+    assert metrics.si_sdr_high(speech, noisy) == pytest.approx(0, abs=0.5)
+
+
+def test_log_spectral_distance(speech, noisy):
+    distance = metrics.log_spectral_distance
+    assert distance(speech, speech, 0, 8_000) == 0
+    ringing = np.random.default_rng(0).standard_normal(SR)
+    assert distance(ringing, 2 * ringing, 0, 8_000) == pytest.approx(20 * np.log10(2), abs=0.01)
+    assert distance(speech, noisy, 4_000, 8_000) > distance(speech, noisy, 0, 4_000) + 5
+    assert np.isnan(distance(0 * speech, noisy, 0, 8_000))
+
+
 # --- baselines ----------------------------------------------------------------------------------
 
 
