@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -44,9 +44,12 @@ notebooks: $(READY) ## execute every notebook in full and keep the outputs, with
 
 results: $(READY) ## score both methods on the test speakers of a real corpus into data/results
 	$(call evaluate,test_white,--noise white --snr -5 0 10 20)
-	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000 --snr 0)
+	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000 --snr 0 5)
 	$(call evaluate,test_quiet,--noise white --snr 0 --level -50)
 	$(call evaluate,test_clean,--noise none)
+
+report: $(READY) ## put the headline table of data/results into the README
+	$(BIN)/python .ci/report.py
 
 train-waveform: $(READY) ## train the waveform model, or go on where it stopped
 	$(BIN)/python -m helpers train waveform

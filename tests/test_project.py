@@ -1,5 +1,6 @@
 """The project as a reader finds it: dependencies named once, notebooks complete, errors caught."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -124,3 +125,14 @@ def test_make_help_explains_every_target():
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     explained = re.findall(r"^([a-z-]+):.*## \S", makefile, re.MULTILINE)
     assert sorted(phony.split()) == sorted(explained)
+
+
+def test_readme_and_results_say_the_same():
+    spec = importlib.util.spec_from_file_location("report", ROOT / ".ci" / "report.py")
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    readme, table = report.README.read_text(), report.TABLE.read_text()
+    assert report.with_report(readme, table) == readme, "run `make report`"
+    assert report.headline(table).count("| spectrogram |") == 2
+    with pytest.raises(ValueError, match="marks"):
+        report.with_report("no marks", table)
