@@ -25,6 +25,15 @@ def low_pass(noisy: np.ndarray, sr: int = audio.SAMPLE_RATE, cutoff: float = CUT
     return scipy.signal.oaconvolve(padded, taps, mode="valid").astype(np.float32)
 
 
+def butterworth(noisy: np.ndarray, sr: int = audio.SAMPLE_RATE, cutoff: float = CUTOFF):
+    """The filter that people reach for: Butterworth of order 8, forwards and back (zero phase).
+
+    -6 dB at `cutoff`, only 22 dB down 10 % above it: some of the noise comes through.
+    """
+    sections = scipy.signal.butter(8, cutoff, fs=sr, output="sos")
+    return scipy.signal.sosfiltfilt(sections, noisy).astype(np.float32)
+
+
 # --- classical rules, with an estimated noise spectrum ------------------------------------------
 
 

@@ -20,6 +20,7 @@ EXACT_DB = 100.0  # an SI-SDR above is rounding, and shown as infinite
 System = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (clean, noisy) -> estimate
 FLOOR: dict[str, System] = {  # the rows that no table goes without
     "noisy": lambda clean, noisy: noisy,
+    "Butterworth": lambda clean, noisy: baselines.butterworth(noisy),
     "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
 }
 COLUMNS = {  # of a printed table: heading, format
@@ -63,7 +64,7 @@ def neural(method: str, folder: Path | None = None) -> System:
 
 
 def standard_systems() -> dict[str, System]:
-    """The rows of every table: noisy first, the rival, both methods, the ceiling."""
+    """The rows of every table: noisy first, both low-pass filters, both methods, the ceiling."""
     methods = {method: neural(method) for method in ("waveform", "spectrogram")}
     return FLOOR | methods | {"oracle PSM": baselines.oracle_psm}
 
@@ -254,5 +255,6 @@ def save_comparison(one, systems: Mapping[str, System], folder: Path, seed: int)
     whole = audio.read(one.path)[: int(4 * audio.SAMPLE_RATE)]
     clean, _, noisy = make_noisy(one.utterance, whole, Condition(), seed)
     shown = {"clean": clean} | {name: system(clean, noisy) for name, system in systems.items()}
+    del shown["Butterworth"]  # it looks like the other filter
     figure = plots.comparison(shown, band=(noise.LOW, noise.HIGH))
     return plots.save_figure("comparison", figure, folder)

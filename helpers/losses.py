@@ -47,9 +47,10 @@ def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
 class DenoisingLoss(keras.losses.Loss):
     """0.7 x magnitude + 0.3 x complex error of compressed spectra, minus a little SI-SDR.
 
-    The errors are squared (`order` 2) or absolute (`order` 1). Squared ones are ruled by the
-    noise band, where they are large; absolute ones also care for the many bins that are nearly
-    right already and should stay so.
+    Errors e are squared; those smaller than `linear_below`, c, count c e instead, which is more:
+    max(e^2, c e). Squares alone are ruled by the noise band, where errors are large, and hardly
+    see the many bins that are nearly right already and should stay so. (The reverse of Huber's
+    loss: A. Owen, "A robust hybrid of lasso and ridge regression", 2007.)
 
     Both signals are first scaled to a clean level of one, so that a quiet talker counts as much
     as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB.
@@ -62,14 +63,14 @@ class DenoisingLoss(keras.losses.Loss):
         self,
         win_length=512,
         hop_length=256,
-        order=2,
+        linear_below=0.0,
         si_sdr_weight=0.1,
         name="denoising",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.win_length, self.hop_length = win_length, hop_length
-        self.order, self.si_sdr_weight = order, si_sdr_weight
+        self.linear_below, self.si_sdr_weight = linear_below, si_sdr_weight
 
     def call(self, clean, denoised):
         power = tf.reduce_mean(clean**2, -1)
@@ -84,14 +85,14 @@ class DenoisingLoss(keras.losses.Loss):
         return 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
 
     def mean_error(self, squared):
-        """Mean over frames and bins of `squared ** (order / 2)`, with a finite gradient at 0."""
-        error = squared if self.order == 2 else (squared + 1e-6) ** (self.order / 2)
-        return tf.reduce_mean(error, [1, 2])
+        """Mean over frames and bins of max(e^2, c e), with a finite gradient at 0."""
+        linear = self.linear_below * tf.sqrt(squared + 1e-8)
+        return tf.reduce_mean(tf.maximum(squared, linear), [1, 2])
 
     def get_config(self):
         return super().get_config() | {
             "win_length": self.win_length,
             "hop_length": self.hop_length,
-            "order": self.order,
+            "linear_below": self.linear_below,
             "si_sdr_weight": self.si_sdr_weight,
         }

@@ -27,6 +27,7 @@ LABELS = {
 }
 STYLES = {  # system: colour, line style, marker
     "noisy": ("0.45", ":", "o"),
+    "Butterworth": ("tab:red", (0, (5, 2, 1, 2)), "v"),
     "low-pass": ("tab:orange", "--", "s"),
     "waveform": ("tab:green", "-.", "^"),
     "spectrogram": ("tab:blue", "-", "D"),

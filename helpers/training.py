@@ -24,7 +24,7 @@ from helpers.models.blocks import WaveformWrapper, register
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
-CYCLES = {"spectrogram": (24, 10), "waveform": (6, 2)}  # epochs of the shipped weights
+CYCLES = {"spectrogram": (24, 8), "waveform": (6, 2)}  # epochs of the shipped weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
     """Everything that decides what a training gives, beside the data."""
 
     method: str
-    cycles: tuple[int, ...] = (24, 10)  # epochs; the rate restarts, halved, with each cycle
+    cycles: tuple[int, ...] = (24, 8)  # epochs; the rate restarts, halved, with each cycle
     batches: int = 200  # an epoch
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
@@ -197,8 +197,8 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
 
 
 def cycle_loss(cycle: int) -> losses.DenoisingLoss:
-    """Squared errors in the first cycle; absolute ones and more SI-SDR in those that follow."""
-    return losses.DenoisingLoss(order=1, si_sdr_weight=0.3) if cycle else losses.DenoisingLoss()
+    """Squared errors in the first cycle; in those that follow, small ones count more."""
+    return losses.DenoisingLoss(linear_below=0.2 if cycle else 0.0)
 
 
 class Stopwatch(keras.callbacks.Callback):

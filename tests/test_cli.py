@@ -217,7 +217,7 @@ def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
     assert main(["run", "--output", str(tmp_path), "--utterances", "2", "--snr", "0"]) == 0
     rows = pd.read_csv(tmp_path / "table.csv")
-    assert len(rows) == 2 * 5
+    assert len(rows) == 2 * 6
     names = {p.stem.split("_")[-1] for p in tmp_path.glob("*.flac")}
     assert names == {"clean", "noisy", "waveform", "spectrogram"}
     assert len(list(tmp_path.glob("*.flac"))) == 8

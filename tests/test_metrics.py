@@ -193,6 +193,22 @@ def test_low_pass_has_no_delay(speech):
     assert correlation.argmax() == 100
 
 
+def test_butterworth_lets_more_through(noisy):
+    impulse = np.zeros(SR, np.float32)
+    impulse[SR // 2] = 1
+    f = np.fft.rfftfreq(SR, 1 / SR)
+    response = np.abs(np.fft.rfft(baselines.butterworth(impulse)))
+    response_db = 20 * np.log10(response + 1e-12)
+    assert response_db[f == 3_900] == pytest.approx(-6, abs=0.1)
+    assert response_db[f == 4_290] == pytest.approx(-22, abs=0.5)
+    assert np.argmax(baselines.butterworth(impulse)) == SR // 2  # zero phase
+    leaks = [
+        np.sum(np.square(noise.band_limit(rule(noisy), SR, 4_000, 8_000)))
+        for rule in (baselines.low_pass, baselines.butterworth)
+    ]
+    assert leaks[1] > 10 * leaks[0]
+
+
 def test_baselines_stand_in_their_order(speech, noisy):
     filtered, oracle = baselines.low_pass(noisy), baselines.oracle_psm(speech, noisy)
     assert oracle.shape == noisy.shape
