@@ -24,7 +24,7 @@ MIRRORS = (
 )
 URBANSOUND8K = "UrbanSound8K"
 ZENODO = ("https://zenodo.org/records/1203745/files/",)
-LICENCES = {URBANSOUND8K: "CC BY-NC 3.0: for non-commercial use only, with attribution"}
+LICENCES = {URBANSOUND8K: "CC BY-NC: for non-commercial use only, with attribution"}
 LIBRISPEECH_LICENCE = "CC BY 4.0: with attribution"
 MD5 = {
     "dev-clean": "42e2234ba48799c1f50f24a7926300a1",

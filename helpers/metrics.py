@@ -15,9 +15,9 @@ from helpers import audio, noise
 
 METRICS = (
     *("si_sdr", "mse", "pesq", "estoi", "level"),
-    *("snr", "segmental_snr", "si_sdr_high", "lsd_low", "lsd_high"),
+    *("snr", "segmental_snr", "si_sdr_above", "lsd_below", "lsd_above"),
 )
-SPLIT = 4_000.0  # Hz, between "low" and "high"
+SPLIT = 4_000.0  # Hz, of the metrics "above" and "below"
 SHORTEST = 1.0  # s; PESQ and ESTOI average over longer windows than a shorter clip has
 
 
@@ -75,7 +75,7 @@ def segmental_snr(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPL
     return float(np.clip(ratio, -10, 35).mean())
 
 
-def si_sdr_high(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
+def si_sdr_above(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
     """SI-SDR of what lies above 4 kHz alone, where the course's noise is; NaN without any."""
     parts = [noise.band_limit(np.float64(x), sr, SPLIT, sr / 2) for x in (clean, denoised)]
     if any(audio.level_db(x) < -110 for x in parts):
@@ -131,9 +131,9 @@ def score(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) 
     row = {"si_sdr": si_sdr(clean, denoised), "mse": mse(clean, denoised)}
     row |= {"level": level(clean, denoised), "pesq": np.nan, "estoi": np.nan, "reason": ""}
     row |= {"snr": snr(clean, denoised), "segmental_snr": segmental_snr(clean, denoised, sr)}
-    row["si_sdr_high"] = si_sdr_high(clean, denoised, sr)
-    row["lsd_low"] = log_spectral_distance(clean, denoised, 0, SPLIT)
-    row["lsd_high"] = log_spectral_distance(clean, denoised, SPLIT, sr / 2)
+    row["si_sdr_above"] = si_sdr_above(clean, denoised, sr)
+    row["lsd_below"] = log_spectral_distance(clean, denoised, 0, SPLIT)
+    row["lsd_above"] = log_spectral_distance(clean, denoised, SPLIT, sr / 2)
     if not np.any(clean) or not np.any(denoised):
         return row | {"reason": "silent"}
     if len(clean) < SHORTEST * sr:

@@ -2,7 +2,8 @@
 
 Every kind is a function `(n_samples, sr, rng, low, high) -> float32 (n_samples,)` with unit
 RMS, energy between `low` and `high` Hz only, and all its randomness from `rng`
-(`numpy.random.Generator`). Taught in `02_noise`.
+(`numpy.random.Generator`). Where no source is named, the construction is the course's own.
+Taught in `02_noise`.
 """
 
 import functools

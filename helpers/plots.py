@@ -160,5 +160,6 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
                 label=system,
             )
         ax.set(xlabel="Input SNR (dB)", ylabel=LABELS[metric])
-    np.atleast_1d(axes)[0].legend(fontsize="small")
+    lines = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
     return figure

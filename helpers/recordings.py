@@ -1,8 +1,8 @@
 """Recorded noise that people bring: UrbanSound8K, AudioSet, or any folder of sounds.
 
 One table, whatever the layout, so that noise can be split by source. `soundata` reads
-UrbanSound8K too; it is not used because it fetches an index from the net before it reads and
-refuses a folder that holds a part of the set. Taught in `02_noise`.
+UrbanSound8K too; it is not used because it has to fetch an index from the net before it reads.
+Taught in `02_noise`.
 """
 
 import json
@@ -50,7 +50,7 @@ def urbansound8k(metadata: Path) -> dict[Path, tuple[str, str]]:
     """File -> (class, Freesound recording) from `metadata/UrbanSound8K.csv`.
 
     J. Salamon, C. Jacoby and J. Bello, "A dataset and taxonomy for urban sound research", ACM
-    Multimedia 2014; the sounds lie in `audio/fold<1-10>/`. CC BY-NC 3.0: not for commerce.
+    Multimedia 2014; the sounds lie in `audio/fold<1-10>/`. CC BY-NC: not for commerce.
     """
     table = read_csv(metadata, ["slice_file_name", "fsID", "fold", "class"])
     audio = metadata.parents[1] / "audio"
