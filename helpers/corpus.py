@@ -88,8 +88,8 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
     read by `read_voxpopuli`. Raises CorpusError for a folder with neither.
     """
     folder = Path(folder)
-    if listings := sorted(folder.rglob("asr_*.tsv")):
-        return read_voxpopuli(listings)
+    if listings := [p for deep in ("", "*/", "*/*/") for p in folder.glob(f"{deep}asr_*.tsv")]:
+        return read_voxpopuli(sorted(listings))
     files = sorted(folder.glob("*/*/*/*.flac"))
     if not any(subsets is None or path.parts[-4] in subsets for path in files):
         raise CorpusError(
