@@ -42,7 +42,7 @@ BEST, WORST = 0.22, -3.98  # ends of the grade
 
 
 def grade(movs: dict[str, float]) -> tuple[float, float]:
-    """Distortion index and ODG (0 imperceptible ... -4 very annoying) of the variables."""
+    """Distortion index and ODG (0.2 imperceptible ... -4 very annoying) of the variables."""
     x = np.array([movs[name] for name in MOVS])
     x = (x - LOWEST) / np.subtract(HIGHEST, LOWEST)
     hidden = 1 / (1 + np.exp(-(x @ HIDDEN + HIDDEN_BIAS)))
@@ -181,7 +181,7 @@ def energetic(reference: np.ndarray, test: np.ndarray, n_frames: int) -> np.ndar
 def peaq(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> dict[str, float]:
     """MOVS, "DI" and "ODG" of two signals `(samples,)` in -1..1 at any rate (resampled to 48 kHz).
 
-    ODG: 0 (no difference is heard) to about -4 (very annoying), higher is better. Where no frame
+    ODG: 0.2 (no difference is heard) to about -4 (very annoying), higher is better. Where no frame
     of the clean signal passes 8.1 kHz, the bandwidths are not defined: they are NaN and count as 0
     in the grade. For speech resampled from 16 kHz they measure what the resampler left there.
     Silence at the ends is not cut off, as the recommendation would (5.2.4.4): the implementations
