@@ -210,12 +210,11 @@ def evaluate(args) -> int:
 
 def download(args) -> int:
     from helpers import corpus
-    from helpers.download import URBANSOUND8K
     from helpers.download import download as fetch
+    from helpers.download import home
 
     for subset in args.subsets:
-        name = "noise" if subset == URBANSOUND8K else "LibriSpeech"
-        print(fetch(subset, corpus.ROOT / "data" / name))
+        print(fetch(subset, corpus.ROOT / "data" / home(subset).folder))
     return 0
 
 

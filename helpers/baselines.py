@@ -92,14 +92,6 @@ def log_mmse(noisy: np.ndarray) -> np.ndarray:
 # --- oracles ------------------------------------------------------------------------------------
 
 
-def oracle_irm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """Ideal ratio mask sqrt(|S|^2 / (|S|^2 + |N|^2)) (Wang, Narayanan and Wang, TASLP 2014)."""
-    S, Y = audio.stft(clean), audio.stft(noisy)
-    speech, noise = np.abs(S) ** 2, np.abs(Y - S) ** 2
-    mask = np.sqrt(speech / np.maximum(speech + noise, TINY))
-    return audio.istft(mask * Y, len(noisy)).astype(np.float32)
-
-
 def oracle_psm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     """The best a real mask in 0..1 can do: float32 `(samples,)`.
 

@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 from tqdm import tqdm
@@ -22,10 +23,26 @@ MIRRORS = (
     "https://us.openslr.org/resources/12/",
     "https://openslr.elda.org/resources/12/",
 )
-URBANSOUND8K = "UrbanSound8K"
-ZENODO = ("https://zenodo.org/records/1203745/files/",)
-LICENCES = {URBANSOUND8K: "CC BY-NC: for non-commercial use only, with attribution"}
-LIBRISPEECH_LICENCE = "CC BY 4.0: with attribution"
+
+
+class Home(NamedTuple):
+    """Where an archive comes from and belongs."""
+
+    mirrors: tuple[str, ...]
+    licence: str
+    inside: str  # folder of the archive that holds the subset
+    folder: str  # of data/, where code looks for it
+
+
+LIBRISPEECH = Home(MIRRORS, "CC BY 4.0: with attribution", "LibriSpeech", "LibriSpeech")
+HOMES = {
+    "UrbanSound8K": Home(
+        ("https://zenodo.org/records/1203745/files/",),
+        "CC BY-NC: for non-commercial use only, with attribution",
+        "",
+        "noise",
+    )
+}
 MD5 = {
     "dev-clean": "42e2234ba48799c1f50f24a7926300a1",
     "dev-other": "c8d0bcc9cca99d4f8b62fcc847357931",
@@ -34,7 +51,7 @@ MD5 = {
     "train-clean-100": "2a93770f6d5c6c964bc36631d331a522",
     "train-clean-360": "c0e676e450a7ff2f54aeade5171606fa",
     "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
-    URBANSOUND8K: "9aa69802bbf37fb986f71ec1483a196e",
+    "UrbanSound8K": "9aa69802bbf37fb986f71ec1483a196e",
 }
 SIZES = {  # bytes of each archive
     "dev-clean": 337_926_286,
@@ -44,7 +61,7 @@ SIZES = {  # bytes of each archive
     "train-clean-100": 6_387_309_499,
     "train-clean-360": 23_049_477_885,
     "train-other-500": 30_593_501_606,
-    URBANSOUND8K: 6_023_741_708,
+    "UrbanSound8K": 6_023_741_708,
 }
 SPACE_FACTOR = 2.1  # disk needed / archive: the archive, as much again unpacked, and some air
 RETRY_WAITS = (0, 2, 10)  # s, before each round through the mirrors
@@ -78,9 +95,8 @@ def download(
     if (dest / subset).exists():
         print(f"{dest / subset} is already there and was left alone")
         return dest / subset
-    print(f"{subset}: licence {LICENCES.get(subset, LIBRISPEECH_LICENCE)}")
-    if mirrors is None:
-        mirrors = ZENODO if subset == URBANSOUND8K else MIRRORS
+    print(f"{subset}: licence {home(subset).licence}")
+    mirrors = home(subset).mirrors if mirrors is None else mirrors
     work = work_folder(dest)
     try:
         check_disk(subset, work)
@@ -93,6 +109,11 @@ def download(
         with contextlib.suppress(OSError):  # it stays while something in it can be resumed
             work.rmdir()
     return dest / subset
+
+
+def home(subset: str) -> Home:
+    """LibriSpeech's, but for what has another."""
+    return HOMES.get(subset, LIBRISPEECH)
 
 
 def work_folder(dest: Path) -> Path:
@@ -190,7 +211,7 @@ def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
         with tarfile.open(archive) as tar:
             members = tqdm(tar, desc=f"unpack {subset}", unit=" files", disable=not progress)
             tar.extractall(folder, members, filter="data")
-        top = folder if subset == URBANSOUND8K else folder / "LibriSpeech"
+        top = folder / home(subset).inside
         if not (top / subset).is_dir():
             raise tarfile.ReadError(f"there is no {(top / subset).relative_to(folder)} in it")
         install(top, subset, dest)

@@ -176,6 +176,19 @@ def table_text(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def interval_table(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """One row a system, its means with 95 % intervals as text.
+
+    `columns`: metric -> (heading, format), for example COLUMNS.
+    """
+    summary = metrics.summarise(rows, ["system"], tuple(columns)).set_index("system")
+    cells = {
+        head: [interval_text(*line, form) for line in summary[[m, f"{m}_low", f"{m}_high"]].values]
+        for m, (head, form) in columns.items()
+    }
+    return pd.DataFrame(cells, index=summary.index)
+
+
 def interval_text(mean: float, low: float, high: float, form: str) -> str:
     """A mean with its interval, for example `12.3 [11.9, 12.6]`."""
     text = form.format(mean).replace("inf", "∞")
@@ -254,7 +267,7 @@ def save_comparison(one, systems: Mapping[str, System], folder: Path, seed: int)
 
     whole = audio.read(one.path)[: int(4 * audio.SAMPLE_RATE)]
     clean, _, noisy = make_noisy(one.utterance, whole, Condition(), seed)
-    shown = {"clean": clean} | {name: system(clean, noisy) for name, system in systems.items()}
-    del shown["Butterworth"]  # it looks like the other filter
+    names = [name for name in systems if name != "Butterworth"]  # it looks like the other filter
+    shown = {"clean": clean} | {name: systems[name](clean, noisy) for name in names}
     figure = plots.comparison(shown, band=(noise.LOW, noise.HIGH))
     return plots.save_figure("comparison", figure, folder)

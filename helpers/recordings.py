@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import corpus
+from helpers import corpus, files
 
-ENDINGS = {".flac", ".wav", ".ogg", ".mp3", ".aif", ".aiff"}
 HUMAN_VOICE = "/m/09l8g"  # AudioSet's node above speech, shouts and singing
 YOUTUBE_ID = re.compile(r"Y?([\w-]{11})(?:_\d+(?:\.\d+)?){0,2}")  # [Y]<id>[_start[_end]]
 COLUMNS = ["path", "category", "source", "split"]
@@ -28,7 +27,7 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     with a human voice in them are left out: no noise. Raises corpus.CorpusError for a metadata
     file that is not what its name says.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS)
+    paths = files.audio_files(folder)
     found = {path: (path.parent.name, path.parent.name) for path in paths}
     for metadata in sorted(Path(folder).rglob("UrbanSound8K.csv")):
         found |= urbansound8k(metadata)

@@ -90,7 +90,9 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
     frames = keras.Input((None, WIN_LENGTH), name="frames")
     past = keras.Input((PAST, bins, n_features), name="past_features")
     level_state = keras.Input((2,), name="level_state")
-    mean_states = [keras.Input((bins + 1,), name=f"mean_{i}_state") for i in (1, 2)]
+    mean_states = [
+        keras.Input((bins + 1,), name=f"mean_{i}_state") for i in range(1, len(MEMORIES) + 1)
+    ]
     hidden = [keras.Input((units,), name=f"gru_{i}_state") for i in (1, 2)]
 
     S = Spectrum(name="spectrum")(frames)
