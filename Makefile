@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results peers report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -14,10 +14,6 @@ endif
 # $(call stage,NAME,COMMAND): run a command and print how long it took
 stage = @echo "== $(1)"; start=$$SECONDS; $(2); code=$$?; \
 	echo "== $(1): $$((SECONDS - start)) s"; exit $$code
-
-# $(call evaluate,FILE,OPTIONS): score test and other speakers
-evaluate = $(BIN)/python -m helpers evaluate --split test+other --utterances 24 \
-	--out data/results/$(1) $(2)
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,11 +38,11 @@ lab: $(READY) ## open JupyterLab on the first notebook
 notebooks: $(READY) ## execute every notebook in full and keep the outputs, without audio
 	$(BIN)/python .ci/execute_notebooks.py
 
-results: $(READY) ## score both methods on the test speakers of a real corpus into data/results
-	$(call evaluate,test_white,--noise white --snr -5 0 10 20)
-	$(call evaluate,test_kinds,--noise pink:2500-7000 inverter recorded:3000-8000 recorded:0-8000 --snr 0 5)
-	$(call evaluate,test_quiet,--noise white --snr 0 --level -50)
-	$(call evaluate,test_clean,--noise none)
+results: $(READY) ## the test protocol, resumable: every condition and system into data/results
+	$(BIN)/python -m helpers evaluate --out data/results/test
+
+peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
+	.venv-peers/bin/python -m helpers evaluate --peers --out data/results/peers
 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py
@@ -57,8 +53,8 @@ train-waveform: $(READY) ## train the waveform model, or go on where it stopped
 train-spectrogram: $(READY) ## train the spectrogram model, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram
 
-clean: ## remove .venv, output/ and caches; corpora, weights and training runs stay
-	rm -rf .venv output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
+	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
 	find helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -71,4 +67,9 @@ clean: ## remove .venv, output/ and caches; corpora, weights and training runs s
 	echo "== environment: .venv with $$($$python --version), a few minutes"; \
 	$$python -m venv .venv && .venv/bin/python -m pip install --upgrade pip > /dev/null \
 		&& .venv/bin/python -m pip install -r requirements.txt
+	@touch $@
+
+.venv-peers/.ready: requirements-peers.txt $(READY)
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --no-deps -r requirements-peers.txt
 	@touch $@

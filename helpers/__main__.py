@@ -75,8 +75,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
-    sub = command("evaluate", evaluate, "Score noisy, low-pass, both methods and an oracle.")
-    sub.add_argument("--split", default="test", help="or validation, other, test+other")
+    sub = command("evaluate", evaluate, "The test protocol: every condition, every system.")
+    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
+    sub.add_argument("--out", type=Path, default=Path("output/test"), help="without ending")
+
+    sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
+    sub.add_argument("--split", default="validation", help="or test, other, test+other")
     sub.add_argument(
         "--noise",
         nargs="+",
@@ -86,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
     sub.add_argument("--level", type=float, default=float("nan"), help="of the speech, dBFS RMS")
-    sub.add_argument("--utterances", type=int, default=0, help="of each split; 0: all (default)")
+    sub.add_argument("--utterances", type=int, default=24, help="of each split; 0: all")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--out", type=Path, default=Path("output/evaluation"), help="without ending")
+    sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
     sub = command("download", download, "Fetch LibriSpeech subsets or UrbanSound8K into data/.")
     sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, ..., UrbanSound8K")
@@ -186,6 +190,16 @@ def train(args) -> int:
 
 
 def evaluate(args) -> int:
+    from helpers import corpus, evaluation, protocol
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    rows = protocol.run(table, corpus.find_noise(), args.peers)
+    evaluation.save_table(rows, args.out)
+    print(f"{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def score(args) -> int:
     from helpers import corpus, evaluation, noise
 
     table = corpus.read_corpus(corpus.find_corpus())

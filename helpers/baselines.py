@@ -71,25 +71,56 @@ def spectral_subtraction(noisy: np.ndarray, factor: float = 2.0, floor_db: float
 def log_mmse(noisy: np.ndarray) -> np.ndarray:
     """The gain that minimises the expected squared error of the log magnitude.
 
-    Y. Ephraim and D. Malah, TASSP 33(2), 1985, eq. 20, with their decision-directed estimate of
-    the SNR (weight 0.98, -25 dB at least).
+    Y. Ephraim and D. Malah, TASSP 33(2), 1985, eq. 20.
     """
     Y = audio.stft(noisy)
     power = np.abs(Y) ** 2
-    psd = noise_psd(power)
+
+    def gain(prior, posterior):
+        wiener = prior / (1 + prior)
+        return wiener * np.exp(scipy.special.exp1(np.maximum(posterior * wiener, 1e-6)) / 2)
+
+    return audio.istft(decision_directed(power, noise_psd(power), gain) * Y, len(noisy)).astype(
+        np.float32
+    )
+
+
+def decision_directed(power: np.ndarray, psd: np.ndarray, gain) -> np.ndarray:
+    """Gains 0..1 `(frames, bins)` of a rule `gain(prior SNR, posterior SNR)`, frame by frame.
+
+    The prior SNR leans on the frame before (weight 0.98) and is -25 dB at least: Ephraim and
+    Malah, TASSP 32(6), 1984, eq. 51. `power` of the noisy frames and `psd` of the noise.
+    """
     kept, gains = 0.0, []
-    for frame, noise in zip(power, psd, strict=True):
+    for frame, noise in zip(power, np.maximum(psd, TINY), strict=True):
         posterior = np.minimum(frame / noise, 100)
         prior = 0.98 * kept / noise + 0.02 * np.maximum(posterior - 1, 0)
-        prior = np.maximum(prior, 10**-2.5)
-        wiener = prior / (1 + prior)
-        gain = wiener * np.exp(scipy.special.exp1(np.maximum(posterior * wiener, 1e-6)) / 2)
-        gains.append(np.minimum(gain, 1))
+        gains.append(np.minimum(gain(np.maximum(prior, 10**-2.5), posterior), 1))
         kept = gains[-1] ** 2 * frame
-    return audio.istft(np.array(gains) * Y, len(noisy)).astype(np.float32)
+    return np.array(gains)
 
 
 # --- oracles ------------------------------------------------------------------------------------
+
+
+def oracle_wiener(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Wiener filter whose noise spectrum is known: what the classical rules could do at best.
+
+    The noise power of each bin is that of the true noise, averaged with a memory of 5 frames; the
+    SNR is still estimated, decision-directed.
+    """
+    Y, N = audio.stft(noisy), audio.stft(noisy - clean)
+    psd = scipy.signal.lfilter([0.2], [1, -0.8], np.abs(N) ** 2, axis=0)
+    gain = decision_directed(np.abs(Y) ** 2, psd, lambda prior, _: prior / (1 + prior))
+    return audio.istft(gain * Y, len(noisy)).astype(np.float32)
+
+
+def oracle_irm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Ideal ratio mask, the root of speech power over the sum of both (Wang et al., TASLP 2014)."""
+    Y = audio.stft(noisy)
+    S, N = np.abs(audio.stft(clean)) ** 2, np.abs(audio.stft(noisy - clean)) ** 2
+    mask = np.sqrt(S / np.maximum(S + N, TINY))
+    return audio.istft(mask * Y, len(noisy)).astype(np.float32)
 
 
 def oracle_psm(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:

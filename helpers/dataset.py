@@ -14,6 +14,7 @@ from helpers.backend import tf
 
 SPEED_RANGE = (0.9, 1.1)  # resampling factor, changes pitch and tempo together
 EQUALISER_DB = 6.0  # largest gain of the random equaliser, either way
+TILT_RANGE = (-2.0, 4.0)  # dB per octave on top of it; bright talkers are rare in the corpus
 
 
 def load_speech(paths: Iterable[Path], verbose: bool = True) -> np.ndarray:
@@ -37,11 +38,15 @@ def cut_speech(speech: np.ndarray, rng: np.random.Generator, n_samples: int) -> 
 
 
 def equalise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random smooth frequency response within +-EQUALISER_DB: other microphones, other rooms."""
+    """A random smooth frequency response: other talkers, other microphones, other rooms.
+
+    Gains within +-EQUALISER_DB an octave apart, and a tilt of TILT_RANGE about 1 kHz.
+    """
     spectrum = np.fft.rfft(samples)
-    gains_db = rng.uniform(-EQUALISER_DB, EQUALISER_DB, 7)
     octaves = np.log2(np.maximum(np.arange(len(spectrum)) / len(spectrum), 2**-6))
-    curve = np.interp(octaves, np.arange(-6, 1), gains_db)
+    knots = np.arange(-6, 1)  # octaves below half the sampling rate
+    gains_db = rng.uniform(-EQUALISER_DB, EQUALISER_DB, 7) + rng.uniform(*TILT_RANGE) * (knots + 3)
+    curve = np.interp(octaves, knots, gains_db)
     return np.fft.irfft(spectrum * 10 ** (curve / 20), len(samples)).astype(np.float32)
 
 

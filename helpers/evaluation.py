@@ -1,10 +1,13 @@
 """Every system on every condition: tidy rows, the honest table, and the main job `run`.
 
+The whole test protocol, which can be stopped and goes on, is `helpers.protocol`.
+
 Taught in `05_evaluation`.
 """
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +26,8 @@ FLOOR: dict[str, System] = {  # the rows that no table goes without
     "Butterworth": lambda clean, noisy: baselines.butterworth(noisy),
     "low-pass": lambda clean, noisy: baselines.low_pass(noisy),
 }
+CEILING: dict[str, System] = {"oracle PSM": baselines.oracle_psm}
+METHODS = ("waveform", "spectrogram")
 COLUMNS = {  # of a printed table: heading, format
     "si_sdr": ("SI-SDR (dB)", "{:.1f}"),
     "mse": ("MSE (1e-6)", "{:.1f}"),
@@ -65,8 +70,7 @@ def neural(method: str, folder: Path | None = None) -> System:
 
 def standard_systems() -> dict[str, System]:
     """The rows of every table: noisy first, both low-pass filters, both methods, the ceiling."""
-    methods = {method: neural(method) for method in ("waveform", "spectrogram")}
-    return FLOOR | methods | {"oracle PSM": baselines.oracle_psm}
+    return FLOOR | {method: neural(method) for method in METHODS} | CEILING
 
 
 def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
@@ -114,7 +118,10 @@ def clips(
             row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
             row |= dataclasses.asdict(condition)
             for name, system in systems.items():
-                yield row | {"system": name}, clean, system(clean, noisy)
+                start = time.process_time()
+                estimate = system(clean, noisy)
+                cpu = (time.process_time() - start) * audio.SAMPLE_RATE / len(clean)
+                yield row | {"system": name, "cpu": cpu}, clean, estimate
 
 
 def evaluate(
@@ -125,25 +132,27 @@ def evaluate(
     files=(),
     workers: int = 2,
     keep: Callable[[dict, np.ndarray, np.ndarray], None] = lambda row, clean, estimate: None,
+    opinions: bool = False,
 ) -> pd.DataFrame:
     """One row for each utterance, condition and system: what it is, then `metrics.score`.
 
-    The systems run here, the metrics in `workers` processes beside it. `keep(row, clean,
-    estimate)` is called here with every clip.
+    Column `cpu`: CPU seconds a second of audio that the system took. The systems run here, the
+    metrics in `workers` processes beside it. `keep(row, clean, estimate)` is called here with
+    every clip; `opinions` as for `metrics.score`.
     """
 
     def tasks():
         for clip in clips(utterances, conditions, systems, seed, files):
             keep(*clip)
-            yield joblib.delayed(_score)(*clip)
+            yield joblib.delayed(_score)(*clip, opinions)
 
     rows = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks())
     total = len(utterances) * len(conditions) * len(systems)
     return pd.DataFrame(tqdm(rows, "scoring", total=total, unit="clip", disable=None, leave=False))
 
 
-def _score(row: dict, clean: np.ndarray, estimate: np.ndarray) -> dict:
-    return row | metrics.score(clean, estimate)
+def _score(row: dict, clean: np.ndarray, estimate: np.ndarray, opinions: bool) -> dict:
+    return row | metrics.score(clean, estimate, opinions=opinions)
 
 
 def table_text(rows: pd.DataFrame) -> str:
@@ -171,7 +180,8 @@ def table_text(rows: pd.DataFrame) -> str:
     n, speakers = rows.utterance.nunique(), rows.speaker.nunique()
     lines += [
         "",
-        f"Means and 95 % bootstrap intervals over {n} utterances of {speakers} speakers{note}.",
+        f"Means and 95 % intervals over {n} utterances; the bootstrap draws their {speakers} "
+        f"speakers{note}.",
     ]
     return "\n".join(lines)
 
@@ -205,7 +215,10 @@ def input_text(condition: Mapping) -> str:
 
 def save_table(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows as `<path>.csv` and the table as `<path>.md`, replacing earlier ones."""
-    for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", table_text(rows) + "\n")):
+    for suffix, text in (
+        (".csv", rows.to_csv(index=False, float_format="%.5g")),
+        (".md", table_text(rows) + "\n"),
+    ):
         with audio.atomic_path(Path(path).with_suffix(suffix), overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

@@ -4,7 +4,9 @@ All take `clean` and `denoised`, float `(samples,)`, at the same rate and aligne
 says nothing about a clip is NaN, with the reason in the row. Taught in `05_evaluation`.
 """
 
+import functools
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ METRICS = (
     *("si_sdr", "mse", "pesq", "estoi", "level"),
     *("snr", "segmental_snr", "si_sdr_above", "lsd_below", "lsd_above"),
 )
+OPINIONS = ("stoi", "visqol", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")  # slow: where asked for
 SPLIT = 4_000.0  # Hz, of the metrics "above" and "below"
-SHORTEST = 1.0  # s; PESQ and ESTOI average over longer windows than a shorter clip has
+SHORTEST = 1.0  # s; PESQ, STOI and their like average over longer windows than a shorter clip has
+DNSMOS_SECONDS = 9.01  # s, the window of its network
 
 
 def si_sdr(clean: np.ndarray, denoised: np.ndarray) -> float:
@@ -112,54 +116,127 @@ def pesq(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -
         raise ValueError("PESQ found no speech") from error
 
 
-def estoi(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
-    """Extended short-time objective intelligibility, about 0 to 1 (Jensen and Taal, 2016).
+def stoi(
+    clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE, extended: bool = False
+) -> float:
+    """Short-time objective intelligibility, about 0 to 1, higher is better (Taal et al., 2011).
 
-    It looks at 150-4300 Hz only, so the loss of /s/ hardly shows. Raises ValueError where too
-    few frames of speech are left.
+    By the `pystoi` package. It looks at 150-4300 Hz only, so the loss of /s/ hardly shows. Raises
+    ValueError where too few frames of speech are left.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            return float(pystoi.stoi(clean, denoised, sr, extended=True))
+            return float(pystoi.stoi(clean, denoised, sr, extended))
         except RuntimeWarning as error:
-            raise ValueError("too little speech for ESTOI") from error
+            raise ValueError("too little speech for STOI") from error
 
 
-def score(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> dict:
-    """All metrics of one clip at 16 kHz, and `reason`: why PESQ and ESTOI are NaN ("" if not)."""
+def estoi(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
+    """Extended STOI (Jensen and Taal, TASLP 2016), which also sees noise that comes and goes."""
+    return stoi(clean, denoised, sr, extended=True)
+
+
+def dnsmos(denoised: np.ndarray) -> dict[str, float]:
+    """What listeners would say without a reference, 1 to 5: speech (sig), background, overall.
+
+    DNSMOS P.835, Reddy et al., ICASSP 2022, by the networks in `speechmos`; 16 kHz. A clip is
+    repeated to 9.01 s, and only that first window is graded. It was trained on calls, prefers a
+    silent background, and cannot know which words are missing.
+    """
+    graded = np.resize(np.clip(denoised, -1, 1), int(DNSMOS_SECONDS * audio.SAMPLE_RATE))
+    graded = _dnsmos_network()(graded.astype(np.float32), audio.SAMPLE_RATE, False)
+    return {f"dnsmos_{name}": float(graded[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
+
+
+@functools.cache
+def _dnsmos_network():
+    import onnxruntime
+    from speechmos import dnsmos
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # two processes score; more threads only wait for each other
+    folder = Path(dnsmos.__file__).with_name("dnsmos_models")
+    paths = [str(folder / name) for name in ("sig_bak_ovr.onnx", "model_v8.onnx")]
+    network = dnsmos.DNSMOS(*paths)
+    network.onnx_sess, network.p808_onnx_sess = (
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in paths
+    )
+    return network
+
+
+def visqol(clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE) -> float:
+    """ViSQOL v3 in speech mode, 1 to 5, higher is better (Chinen et al., QoMEX 2020).
+
+    By `visqol-python`, whose lattice network is asked for: without it scores come out too high.
+    """
+    graded = _visqol_api().measure_from_arrays(np.float64(clean), np.float64(denoised), sr)
+    return float(graded.moslqo)
+
+
+@functools.cache
+def _visqol_api():
+    from visqol import VisqolApi
+
+    api = VisqolApi()
+    api.create(mode="speech", use_lattice_model=True)
+    return api
+
+
+def score(
+    clean: np.ndarray, denoised: np.ndarray, sr: int = audio.SAMPLE_RATE, opinions: bool = False
+) -> dict:
+    """All METRICS of one clip at 16 kHz, and `reason`: why PESQ and ESTOI are NaN ("" if not).
+
+    With `opinions` the slower OPINIONS too; NaN without.
+    """
     row = {"si_sdr": si_sdr(clean, denoised), "mse": mse(clean, denoised)}
     row |= {"level": level(clean, denoised), "pesq": np.nan, "estoi": np.nan, "reason": ""}
     row |= {"snr": snr(clean, denoised), "segmental_snr": segmental_snr(clean, denoised, sr)}
     row["si_sdr_above"] = si_sdr_above(clean, denoised, sr)
     row["lsd_below"] = log_spectral_distance(clean, denoised, 0, SPLIT)
     row["lsd_above"] = log_spectral_distance(clean, denoised, SPLIT, sr / 2)
+    row |= dict.fromkeys(OPINIONS, np.nan)
     if not np.any(clean) or not np.any(denoised):
         return row | {"reason": "silent"}
     if len(clean) < SHORTEST * sr:
         return row | {"reason": f"shorter than {SHORTEST:g} s"}
     try:
-        return row | {"pesq": pesq(clean, denoised, sr), "estoi": estoi(clean, denoised, sr)}
+        row |= {"pesq": pesq(clean, denoised, sr), "estoi": estoi(clean, denoised, sr)}
+        if opinions:
+            row |= {"stoi": stoi(clean, denoised, sr), "visqol": visqol(clean, denoised, sr)}
+            row |= dnsmos(denoised)
     except ValueError as error:
-        return row | {"reason": str(error)}
+        row |= {"reason": str(error)}
+    return row
 
 
-def bootstrap(values: np.ndarray, n_draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean over utterances (Efron and Tibshirani, 1993).
+def bootstrap(
+    values: np.ndarray, clusters=None, n_draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean (Efron and Tibshirani, 1993), in the values' unit.
 
-    NaN values are left out; (NaN, NaN) when fewer than two are left, or one is infinite.
+    Draws utterances, or, with `clusters` (one label a value: the speaker), whole clusters, since
+    clips of one talker are alike. NaN values are left out; (NaN, NaN) when fewer than two
+    utterances or clusters are left, or a value is infinite.
     """
     values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if len(values) < 2 or np.isinf(values).any():
+    heard = ~np.isnan(values)
+    labels = np.arange(len(values)) if clusters is None else np.asarray(clusters)
+    _, labels = np.unique(labels[heard], return_inverse=True)
+    sums, counts = np.bincount(labels, values[heard]), np.bincount(labels)
+    if len(counts) < 2 or not np.isfinite(sums).all():
         return np.nan, np.nan
-    draws = np.random.default_rng(seed).integers(len(values), size=(n_draws, len(values)))
-    return tuple(np.percentile(values[draws].mean(axis=1), [2.5, 97.5]))
+    rng, n = np.random.default_rng(seed), len(counts)
+    draws = rng.multinomial(n, np.full(n, 1 / n), size=n_draws)  # how often each was drawn
+    return tuple(np.percentile(draws @ sums / (draws @ counts), [2.5, 97.5]))
 
 
 def summarise(rows: pd.DataFrame, by: list[str], metrics=METRICS) -> pd.DataFrame:
     """Mean and interval of each metric for each group, in the order of first appearance.
 
+    The intervals draw speakers, not utterances, where the rows name them.
     Columns: `by`, n, then `<metric>`, `<metric>_low`, `<metric>_high`, and `left_out`, the
     number of clips with a reason.
     """
@@ -167,7 +244,7 @@ def summarise(rows: pd.DataFrame, by: list[str], metrics=METRICS) -> pd.DataFram
     for key, group in rows.groupby(by, sort=False, dropna=False):
         line = dict(zip(by, key, strict=True)) | {"n": len(group)}
         for metric in metrics:
-            low, high = bootstrap(group[metric])
+            low, high = bootstrap(group[metric], group.get("speaker"))
             line |= {metric: group[metric].mean(), f"{metric}_low": low, f"{metric}_high": high}
         summary.append(line | {"left_out": int((group.reason != "").sum())})
     return pd.DataFrame(summary)

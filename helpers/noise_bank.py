@@ -26,11 +26,12 @@ HIGH_RANGE = (5_000.0, 8_000.0)  # Hz, of the band's upper edge; half the clips 
 SLOPE_RANGE = (-9.0, 6.0)  # dB per octave, of coloured noise
 SNR_RANGE = (-10.0, 25.0)  # dB, uniform
 LEVEL_RANGE = (-55.0, -15.0)  # dBFS RMS of the speech, uniform
-CLEAN_SHARE = 0.10  # examples without noise
+CLEAN_SHARE = 0.20  # examples without noise
 NOISE_ONLY_SHARE = 0.05  # examples without speech
 TWO_NOISES_SHARE = 0.25  # examples with two clips of the bank on top of each other
-BURST_SHARE = 0.25  # clips that come and go
-BANK_CLIPS, BANK_SECONDS = 800, 10.0
+RECORDED_SPEED = (1.0, 1.6)  # of recordings; slower ones would leave the top of the band empty
+BURST_SHARE = 0.05  # clips that come and go
+BANK_CLIPS, BANK_SECONDS = 1200, 10.0
 
 
 def random_band(rng: np.random.Generator) -> tuple[float, float]:
@@ -62,7 +63,10 @@ def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ..
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if kind == "recorded" and files:
         low = 0.0 if rng.random() < 0.5 else low
-        clip = noise.recorded(n_samples, sr, rng, low, sr / 2, files)
+        speed = rng.uniform(*RECORDED_SPEED)
+        n_played = int(np.ceil(n_samples * speed)) + 8
+        clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
+        clip = noise.unit_rms(audio.resample(clip, n_played, n_played / speed)[:n_samples])
     elif kind in ("recorded", "coloured"):
         clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))
     else:

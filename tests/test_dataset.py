@@ -77,13 +77,34 @@ def test_speech_shorter_than_an_example_is_padded(pool):
     assert dataset.cut_speech(pool[:5_000], rng, N_SAMPLES).shape == (N_SAMPLES,)
 
 
-def test_equaliser_stays_within_its_gains():
-    impulse = np.zeros(4_096)
-    impulse[0] = 1
-    responses = [dataset.equalise(impulse, np.random.default_rng(seed)) for seed in range(20)]
-    gains_db = 20 * np.log10(np.abs(np.fft.rfft(responses)))
-    assert np.abs(gains_db).max() <= dataset.EQUALISER_DB + 0.01
-    assert np.abs(gains_db).max() > dataset.EQUALISER_DB - 1
+@pytest.fixture
+def responses():
+    """A function giving what the equaliser does to each frequency, in dB, for twenty seeds."""
+
+    def measure():
+        impulse = np.zeros(4_096)
+        impulse[0] = 1
+        equalised = [dataset.equalise(impulse, np.random.default_rng(i)) for i in range(20)]
+        return 20 * np.log10(np.abs(np.fft.rfft(equalised)))
+
+    return measure
+
+
+def test_equaliser_stays_within_its_gains(responses, monkeypatch):
+    monkeypatch.setattr(dataset, "TILT_RANGE", (0.0, 0.0))
+    assert np.abs(responses()).max() <= dataset.EQUALISER_DB + 0.01
+    assert np.abs(responses()).max() > dataset.EQUALISER_DB - 1
+
+
+def test_equaliser_tilts_about_1_khz(responses, monkeypatch):
+    monkeypatch.setattr(dataset, "EQUALISER_DB", 0.0)
+    at = [int(f / 8_000 * 2_048) for f in (1_000, 2_000, 4_000, 8_000)]
+    low, middle, high, top = responses()[:, at].T
+    assert np.allclose(low, 0, atol=0.05)
+    assert np.allclose([high, top], [2 * middle, 3 * middle], atol=0.1)
+    assert middle.min() < -0.5
+    assert middle.max() > 2
+    assert dataset.TILT_RANGE[0] <= middle.min() <= middle.max() <= dataset.TILT_RANGE[1]
 
 
 def test_dataset_gives_batches_and_goes_on_where_it_stopped(pool, bank, examples):

@@ -66,7 +66,8 @@ def test_identical_clips_get_the_best_marks(speech):
 
 def test_noise_lowers_every_mark(speech, noisy):
     row, best = metrics.score(speech, noisy), metrics.score(speech, speech)
-    assert set(row) == {*metrics.METRICS, "reason"}
+    assert set(row) == {*metrics.METRICS, *metrics.OPINIONS, "reason"}
+    assert np.isnan([row[name] for name in metrics.OPINIONS]).all()
     assert all(row[m] < best[m] for m in ("pesq", "estoi", "si_sdr"))
     assert row["mse"] > 0
     assert row["level"] > 0
@@ -98,6 +99,25 @@ def test_score_of_a_click_in_silence_gives_a_reason():
     assert np.isnan(row["estoi"])
 
 
+def test_opinions_fall_with_noise(speech):
+    """DNSMOS, ViSQOL and STOI: the right end of their scales, and worse with more noise."""
+    hiss = noise.make("white", len(speech), SR, np.random.default_rng(0), 0, 8_000)
+    inputs = [speech, *(noise.mix(speech, hiss, snr_db)[2] for snr_db in (20, 0))]
+    rows = [metrics.score(speech, x, opinions=True) for x in inputs]
+    for name in ("stoi", "visqol", "dnsmos_bak", "dnsmos_ovrl"):
+        best, good, bad = (row[name] for row in rows)
+        assert best > good > bad, name
+    assert rows[0]["stoi"] == pytest.approx(1, abs=1e-3)
+    assert 4 < rows[0]["visqol"] < 4.9  # identical clips; 5 would be the mapping without lattice
+    assert 1 <= rows[2]["dnsmos_bak"] < 2
+
+
+def test_dnsmos_grades_one_window(speech):
+    whole = np.resize(speech, int(metrics.DNSMOS_SECONDS * SR))
+    assert metrics.dnsmos(speech) == pytest.approx(metrics.dnsmos(whole), abs=1e-3)
+    assert metrics.dnsmos(3 * whole)["dnsmos_sig"] > 0  # beyond full scale: clipped, no crash
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 
@@ -108,6 +128,27 @@ def test_bootstrap_interval_is_that_of_the_mean():
     assert high - low == pytest.approx(2 * 1.96 * 2 / np.sqrt(400), rel=0.1)
     assert metrics.bootstrap(values) == (low, high)
     assert metrics.bootstrap(np.insert(values, [0, 200], np.nan)) == (low, high)
+
+
+def test_bootstrap_draws_speakers_when_they_are_named():
+    speakers = np.repeat(np.arange(40), 10)
+    values = np.repeat(np.random.default_rng(0).normal(3, 2, 40), 10)  # alike within a speaker
+    low, high = metrics.bootstrap(values, speakers)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.1)
+    narrow = np.subtract(*metrics.bootstrap(values)[::-1])
+    assert high - low > 2.5 * narrow  # sqrt(10)
+    each = metrics.bootstrap(values[::10], np.arange(40))
+    assert each == pytest.approx(metrics.bootstrap(values[::10]))
+    assert np.isnan(metrics.bootstrap(values[:10], speakers[:10])).all()
+
+
+def test_summarise_draws_speakers(rng):
+    rows = pd.DataFrame({"system": "x", "reason": "", "pesq": np.repeat(rng.normal(3, 1, 8), 5)})
+    single = metrics.summarise(rows, ["system"], ["pesq"]).iloc[0]
+    rows["speaker"] = np.repeat(list("abcdefgh"), 5)
+    clustered = metrics.summarise(rows, ["system"], ["pesq"]).iloc[0]
+    assert clustered.pesq == single.pesq
+    assert clustered.pesq_high - clustered.pesq_low > 1.5 * (single.pesq_high - single.pesq_low)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [np.nan] * 3])
@@ -243,13 +284,22 @@ def test_classical_rules_take_steady_noise_away(rule, speech, rng):
 
 
 def test_oracles_stand_in_their_order(speech, noisy):
-    oracles = (baselines.oracle_psm, baselines.oracle_complex)
+    oracles = (baselines.oracle_irm, baselines.oracle_psm, baselines.oracle_complex)
     scores = [metrics.si_sdr(speech, oracle(speech, noisy)) for oracle in oracles]
     assert scores == sorted(scores)
     for oracle in oracles:
         np.testing.assert_allclose(oracle(speech, speech), speech, atol=1e-6)
 
 
+def test_a_known_noise_spectrum_helps(speech, noisy):
+    """Wiener with the true noise power stands between the classical rules and the masks."""
+    wiener = metrics.si_sdr(speech, baselines.oracle_wiener(speech, noisy))
+    for rule in (baselines.log_mmse, baselines.spectral_subtraction):
+        assert wiener > metrics.si_sdr(speech, rule(noisy))
+    assert wiener < metrics.si_sdr(speech, baselines.oracle_irm(speech, noisy))
+    np.testing.assert_allclose(baselines.oracle_wiener(speech, speech), speech, atol=1e-3)
+
+
 def test_no_metric_is_named_like_an_end_of_an_interval():
-    ends = {f"{name}_{end}" for name in metrics.METRICS for end in ("low", "high")}
-    assert not ends & set(metrics.METRICS)
+    names = {*metrics.METRICS, *metrics.OPINIONS}
+    assert not {f"{name}_{end}" for name in names for end in ("low", "high")} & names

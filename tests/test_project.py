@@ -11,6 +11,8 @@ import nbformat
 import pytest
 import yaml
 
+from helpers import peers
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECK = "# NBVAL_CHECK_OUTPUT"
@@ -35,18 +37,33 @@ def test_every_requirement_is_pinned_and_explained():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
     for line in packages:
-        assert re.fullmatch(r"[\w-]+==[\w.]+  # \S.*", line), line
+        assert re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+  # \S.*", line), line
     assert requirements()[-1] == "-e ."
 
 
 def test_requirements_cover_what_the_code_imports():
     names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython"}
-    declared = {line.split("==")[0] for line in requirements()}
+    names |= {"visqol": "visqol-python"}
+    declared = {re.split(r"[=\[]", line)[0] for line in requirements()}
     local = {"helpers", "conftest"}
-    for path in [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+    files = {*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")}
+    for path in files - {ROOT / "helpers" / "peers.py"}:  # it has an environment of its own
         imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
         for module in set(imported) - set(sys.stdlib_module_names) - local:
             assert names.get(module, module) in declared, (path.name, module)
+
+
+def test_peers_have_every_package_and_the_versions_of_the_course():
+    lines = (ROOT / "requirements-peers.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    assert set(peers.PACKAGES.values()) <= set(pins)
+    ours = {re.sub(r"\[\w+\]", "", line) for line in requirements() if "==" in line}
+    ours = {name.lower(): version for name, version in (line.split("==") for line in ours)}
+    assert {name: pins[name] for name in ours if name in pins} == {
+        name: version for name, version in ours.items() if name in pins
+    }
+    assert {"numpy", "pesq", "pystoi", "onnxruntime"} <= set(pins)
 
 
 def test_modules_import_no_later_one():
