@@ -1,30 +1,92 @@
-"""Put the headline table of `data/results` into the README (`make report`).
+"""Put the headline table and verdict of `data/results` into the README (`make report`).
 
 python .ci/report.py
 """
 
 from pathlib import Path
 
+import pandas as pd
+
+from helpers import evaluation, peers, protocol
+
 ROOT = Path(__file__).resolve().parents[1]
-README, TABLE = ROOT / "README.md", ROOT / "data" / "results" / "test_white.md"
-START, END = "<!-- make report: table -->", "<!-- end -->"
+README, RESULTS = ROOT / "README.md", ROOT / "data" / "results"
+ZERO, TEN = protocol.HEADLINE[:2]  # white noise at 0 and 10 dB
+ROWS = (
+    "noisy",
+    "Butterworth",
+    "low-pass",
+    *peers.PACKAGES,
+    "waveform",
+    "spectrogram",
+    "oracle PSM",
+)
+FORMS = {"si_sdr": ("SI-SDR", "{:+.1f}", " dB"), "pesq": ("PESQ", "{:+.2f}", "")}
+FORMS |= {"estoi": ("ESTOI", "{:+.3f}", "")}
 
 
-def headline(text: str) -> str:
-    """The rows at 0 and 10 dB of the table of white noise, and its heading."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return "\n".join(lines[:2] + [s for s in lines[2:] if s.split("|")[2].strip() in ("0", "10")])
+def load() -> pd.DataFrame:
+    """All rows of the course's systems and of the peers, in the order of ROWS."""
+    rows = pd.concat([evaluation.load_rows(RESULTS / f"{name}.csv") for name in ("test", "peers")])
+    rows = rows[rows.system.isin(ROWS)]
+    return rows.sort_values("system", key=lambda names: names.map(ROWS.index), kind="stable")
 
 
-def with_report(readme: str, table: str) -> str:
-    """The README with the table between its marks. Raises ValueError where they are missing."""
-    before, found, rest = readme.partition(START)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"{README}: no {START} ... {END}; put the two marks back")
-    return f"{before}{START}\n{headline(table)}\n{END}{after}"
+def table(rows: pd.DataFrame) -> str:
+    """White noise at 0 dB, every system; at 10 dB the same."""
+    both = pd.concat([protocol.of(rows, ZERO), protocol.of(rows, TEN)])
+    return evaluation.table_text(both, {name: evaluation.COLUMNS[name] for name in FORMS})
+
+
+def difference(rows: pd.DataFrame, system: str, other: str, metric: str) -> str:
+    """For example `SI-SDR +1.2 [+0.8, +1.6] dB`."""
+    name, form, unit = FORMS[metric]
+    mean, low, high = evaluation.paired(rows, system, other, metric)
+    told = "" if low > 0 or high < 0 else " (not told apart)"
+    return f"{name} {evaluation.interval_text(mean, low, high, form)}{unit}{told}"
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """Paired differences and the clean input, one line each."""
+    lines = []
+    for condition in protocol.HEADLINE[:6]:
+        here = protocol.of(rows, condition)
+        best = here[here.system.isin(peers.PACKAGES)].groupby("system").si_sdr.mean().idxmax()
+        parts = [
+            f"against the {rival}: "
+            + ", ".join(difference(here, "spectrogram", name, metric) for metric in FORMS)
+            for rival, name in (("low-pass", "low-pass"), (f"best peer, {best}", best))
+        ]
+        text = evaluation.input_text(vars(condition))
+        lines.append(f"- {text}, {condition.snr_db:g} dB: {'; '.join(parts)}")
+    clean = protocol.of(rows, protocol.HEADLINE[7])
+    for system in ("waveform", "spectrogram"):
+        mean = clean[clean.system == system][list(FORMS)].mean()
+        lines.append(
+            f"- clean input through the {system} model: SI-SDR {mean.si_sdr:.1f} dB, "
+            f"PESQ {mean.pesq:.2f}, ESTOI {mean.estoi:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def with_report(readme: str, parts: dict[str, str]) -> str:
+    """The README with each part between its marks. Raises ValueError where they are missing."""
+    for name, text in parts.items():
+        start, end = f"<!-- make report: {name} -->", "<!-- end -->"
+        before, found, rest = readme.partition(start)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{README}: no {start} ... {end}; put the two marks back")
+        readme = f"{before}{start}\n{text}\n{end}{after}"
+    return readme
+
+
+def parts() -> dict[str, str]:
+    """What the README gets."""
+    rows = load()
+    return {"table": table(rows), "verdict": verdict(rows)}
 
 
 if __name__ == "__main__":
-    README.write_text(with_report(README.read_text(), TABLE.read_text()))
-    print(f"{README.name}: the table of {TABLE.relative_to(ROOT)}")
+    README.write_text(with_report(README.read_text(), parts()))
+    print(f"{README.name}: table and verdict of {RESULTS.relative_to(ROOT)}")

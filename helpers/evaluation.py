@@ -155,19 +155,28 @@ def _score(row: dict, clean: np.ndarray, estimate: np.ndarray, opinions: bool) -
     return row | metrics.score(clean, estimate, opinions=opinions)
 
 
-def table_text(rows: pd.DataFrame) -> str:
+def paired(rows: pd.DataFrame, system: str, other: str, metric: str) -> tuple[float, float, float]:
+    """Mean of system minus other, clip by clip, and its 95 % interval, which draws speakers."""
+    keys = ["utterance", "speaker", "kind", "low", "snr_db"]
+    wide = rows.pivot_table(metric, keys, "system", sort=False)
+    values = (wide[system] - wide[other]).dropna()
+    speakers = values.index.get_level_values("speaker")
+    return float(values.mean()), *metrics.bootstrap(values, speakers)
+
+
+def table_text(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]] = COLUMNS) -> str:
     """The table as Markdown: condition, SNR and system, means with 95 % intervals."""
     exact = rows.si_sdr > EXACT_DB
     rows = rows.assign(mse=rows.mse * 1e6, si_sdr=rows.si_sdr.mask(exact, np.inf))
     by = ["kind", "low", "high", "snr_db", "level_db", "system"]
     lines = [
-        "| input | SNR (dB) | system | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
-        "|---|---|---|" + "---|" * len(COLUMNS),
+        "| input | SNR (dB) | system | " + " | ".join(head for head, _ in columns.values()) + " |",
+        "|---|---|---|" + "---|" * len(columns),
     ]
-    for line in metrics.summarise(rows, by, tuple(COLUMNS)).to_dict("records"):
+    for line in metrics.summarise(rows, by, tuple(columns)).to_dict("records"):
         cells = [
             interval_text(line[m], line[f"{m}_low"], line[f"{m}_high"], form)
-            for m, (_, form) in COLUMNS.items()
+            for m, (_, form) in columns.items()
         ]
         snr = "" if line["kind"] == "none" else f"{line['snr_db']:g}"
         lines.append(f"| {input_text(line)} | {snr} | {line['system']} | {' | '.join(cells)} |")

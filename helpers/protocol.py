@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -58,13 +59,43 @@ ORACLES: dict[str, evaluation.System] = {
 ORDER = (*FLOOR, *CLASSICAL, *peers.PACKAGES, *METHODS, *CEILING, *ORACLES)  # of rows in tables
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A system, what tells it from an older one (None: its code), and its network's size."""
+
+    system: evaluation.System
+    version: str | None = None
+    megabytes: float = np.nan
+
+
+def course_entries() -> dict[str, Entry]:
+    """The course's own systems: floor, classical rules, trained models, oracles."""
+    from helpers.models import weights_path  # TensorFlow starts here
+
+    entries = {name: Entry(system) for name, system in (FLOOR | CLASSICAL).items()}
+    for name in METHODS:
+        weights = weights_path(name).read_bytes()
+        digest = hashlib.sha256(weights).hexdigest()
+        entries[name] = Entry(evaluation.neural(name), digest, len(weights) / 1e6)
+    return entries | {name: Entry(system) for name, system in (CEILING | ORACLES).items()}
+
+
+def peer_entries() -> dict[str, Entry]:
+    """Those of `helpers.peers`, whose environment must be the one that runs."""
+    versions, sizes = peers.versions(), peers.megabytes()
+    return {
+        name: Entry(lambda clean, noisy, peer=peer: peer(noisy), versions[name], sizes.get(name))
+        for name, peer in peers.load().items()
+    }
+
+
 def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False) -> pd.DataFrame:
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
     `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
-    `with_peers`: instead of the course's own systems, those of `helpers.peers`, whose environment
-    must be the one that runs; their rows have a `version`. Quick mode takes two utterances a split
-    and the first two conditions.
+    `with_peers`: the peers on HEADLINE, instead of the course's systems on CONDITIONS. The rows
+    are those of `evaluation.evaluate`, and `version` and `megabytes` of each system. Quick mode
+    takes two utterances a split and two conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = evaluation.pick(table, splits, UTTERANCES)
@@ -72,23 +103,31 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
     if noise_folder is None:
         conditions = [one for one in conditions if one.kind != "recorded"]
     files = tuple(noise.recorded_files(noise_folder, "test"))
-    if with_peers:
-        versions = peers.versions()
-        systems = {name: _of_noisy(peer) for name, peer in peers.load().items()}
-    else:
-        systems = FLOOR | CLASSICAL | {name: evaluation.neural(name) for name in METHODS}
-        systems |= CEILING | ORACLES
-        versions = {name: _digest_of_weights(name) for name in METHODS}
+    entries = peer_entries() if with_peers else course_entries()
     parts = []
     for condition in tqdm(conditions, "conditions", disable=None):
         wanted = {
-            name: system
-            for name, system in systems.items()
+            name: entry
+            for name, entry in entries.items()
             if is_among(condition, HEADLINE) or name not in (CLASSICAL | ORACLES)
         }
-        parts.append(_score(utterances, condition, wanted, files, versions))
+        parts.append(_score(utterances, condition, wanted, files))
     rows = pd.concat(parts, ignore_index=True)
-    return rows.assign(version=rows.system.map(peers.versions())) if with_peers else rows
+    about = pd.DataFrame.from_dict(
+        {name: (entry.version, entry.megabytes) for name, entry in entries.items()},
+        orient="index",
+        columns=["version", "megabytes"],
+    )
+    return rows.join(about, on="system")
+
+
+def of(rows: pd.DataFrame, condition: Condition) -> pd.DataFrame:
+    """The rows of one condition."""
+    wanted = dataclasses.asdict(condition)
+    level = wanted.pop("level_db")
+    chosen = (rows[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    at_level = rows.level_db.isna() if np.isnan(level) else rows.level_db == level
+    return rows[chosen & at_level]
 
 
 def is_among(condition: Condition, conditions) -> bool:
@@ -96,13 +135,13 @@ def is_among(condition: Condition, conditions) -> bool:
     return repr(condition) in map(repr, conditions)
 
 
-def _score(utterances, condition, systems: Mapping, files, versions: Mapping) -> pd.DataFrame:
+def _score(utterances, condition, entries: Mapping[str, Entry], files) -> pd.DataFrame:
     """The rows of one condition; systems whose part is kept are not run again."""
     paths = {
-        name: CACHE / f"{_digest(utterances, condition, name, files, versions.get(name))}.csv"
-        for name in systems
+        name: CACHE / f"{_digest(utterances, condition, name, files, entry.version)}.csv"
+        for name, entry in entries.items()
     }
-    missing = {name: system for name, system in systems.items() if not paths[name].exists()}
+    missing = {name: one.system for name, one in entries.items() if not paths[name].exists()}
     if missing:
         opinions = is_among(condition, WITH_OPINIONS)
         rows = evaluation.evaluate(utterances, [condition], missing, SEED, files, opinions=opinions)
@@ -133,13 +172,3 @@ def code(part) -> str:
                 one for one in body if not isinstance(getattr(one, "value", 0), ast.Constant)
             ]
     return ast.dump(tree)
-
-
-def _digest_of_weights(method: str) -> str:
-    from helpers.models import weights_path
-
-    return hashlib.sha256(weights_path(method).read_bytes()).hexdigest()
-
-
-def _of_noisy(peer: peers.Peer) -> evaluation.System:
-    return lambda clean, noisy: peer(noisy)

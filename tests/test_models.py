@@ -93,6 +93,20 @@ def test_size(method):
     assert 0.2e6 <= models.build(method).count_params() <= 0.8e6
 
 
+def test_macs_by_hand():
+    """One frame: a dense layer, a convolution of 8 bins to 4, one transposed back, and a GRU."""
+    layers = keras.layers
+    x = frames = keras.Input((None, 6))
+    x = layers.Dense(16)(x)  # 96
+    x = layers.Reshape((-1, 8, 2))(x)
+    x = layers.Conv2D(3, (1, 2), strides=(1, 2))(x)  # 12 weights x 4 bins of output
+    x = layers.Conv2DTranspose(1, (1, 2), strides=(1, 2))(x)  # 6 weights x 4 bins of input
+    x = layers.Reshape((-1, 8))(x)
+    x = layers.GRU(5, return_sequences=True)(x)  # 3 x 5 x (8 + 5)
+    per_frame = 96 + 48 + 24 + 195
+    assert models.macs_per_second(keras.Model(frames, x), 160) == per_frame * 100
+
+
 def test_perturbed_model_is_not_the_identity(moved):
     method, model = moved
     samples = white(4_000)
@@ -322,6 +336,43 @@ def test_training_in_parts_equals_one_go(small_plan, tmp_path, monkeypatch):
     for before, one, other in zip(untrained, in_one_go, in_parts, strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.abs(one - before).max() > 1e-5
+
+
+@pytest.mark.parametrize("where", ["in an epoch", "while a checkpoint is written"])
+def test_a_killed_run_loses_one_epoch_at_most(small_plan, tmp_path, monkeypatch, where):
+    in_one_go = training.train(small_plan, verbose=0).get_weights()
+    monkeypatch.setattr(training, "RUNS", tmp_path / "killed")
+
+    class Killed(BaseException):
+        """Nothing catches it, as nothing catches a signal that kills."""
+
+    def kill(self, epoch_or_batch, logs=None):
+        if self.model.optimizer.iterations == (10 if where == "in an epoch" else 9):
+            if where != "in an epoch":
+                self.model.save_weights(self.run_dir / "partial.weights.h5", overwrite=True)
+            raise Killed
+        return finish(self, epoch_or_batch, logs)
+
+    finish = training.Checkpoint.on_epoch_end
+    with monkeypatch.context() as patch:
+        if where == "in an epoch":
+            finish = training.Checkpoint.on_train_batch_end
+            patch.setattr(training.Checkpoint, "on_train_batch_end", kill)
+        else:
+            patch.setattr(training.Checkpoint, "on_epoch_end", kill)
+        with pytest.raises(Killed):
+            training.train(small_plan, verbose=0)
+    kept = training.checkpoints(small_plan.run_dir)[-1].name
+    assert kept == ("epoch-0003" if where == "in an epoch" else "epoch-0002") + ".weights.h5"
+    resumed = training.train(small_plan, verbose=0).get_weights()
+    for one, other in zip(in_one_go, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("method", models.METHODS)
+def test_an_epoch_of_the_shipped_weights_took_less_than_ten_minutes(method):
+    card = json.loads(models.weights_path(method).with_suffix(".json").read_text())
+    assert card["minutes"] / sum(card["plan"]["cycles"]) < 10
 
 
 def test_a_run_with_other_settings_is_refused(small_plan):

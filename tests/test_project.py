@@ -148,8 +148,9 @@ def test_readme_and_results_say_the_same():
     spec = importlib.util.spec_from_file_location("report", ROOT / ".ci" / "report.py")
     report = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(report)
-    readme, table = report.README.read_text(), report.TABLE.read_text()
-    assert report.with_report(readme, table) == readme, "run `make report`"
-    assert report.headline(table).count("| spectrogram |") == 2
+    readme, parts = report.README.read_text(), report.parts()
+    assert report.with_report(readme, parts) == readme, "run `make report`"
+    assert parts["table"].count("| spectrogram |") == 2
+    assert parts["verdict"].count("\n- ") == 7
     with pytest.raises(ValueError, match="marks"):
-        report.with_report("no marks", table)
+        report.with_report("no marks", parts)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import audio, baselines, corpus, evaluation, metrics, noise, peers, protocol
+from helpers import audio, baselines, corpus, evaluation, metrics, models, noise, peers, protocol
 
 SAMPLE = corpus.ROOT / "data" / "sample"
 SR = audio.SAMPLE_RATE
@@ -37,8 +37,9 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(protocol, "WITH_OPINIONS", ())
     monkeypatch.setattr(protocol, "UTTERANCES", 2)
     monkeypatch.setattr(protocol, "METHODS", ("spectrogram",))
-    monkeypatch.setattr(protocol, "CACHE", tmp_path)
-    monkeypatch.setattr(protocol, "_digest_of_weights", lambda name: "weights 1")
+    monkeypatch.setattr(protocol, "CACHE", tmp_path / "parts")
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    (tmp_path / "spectrogram.keras").write_text("weights 1")
     monkeypatch.setattr(evaluation, "neural", lambda name: lambda clean, noisy: 0.5 * noisy)
     scored = []
     whole = evaluation.evaluate
@@ -74,8 +75,9 @@ def test_protocol_goes_on_and_scores_only_what_is_new(small, monkeypatch):
     pd.testing.assert_frame_equal(same, rows.drop(columns="cpu"))
 
     small.clear()
-    monkeypatch.setattr(protocol, "_digest_of_weights", lambda name: "weights 2")
-    protocol.run(table, None)
+    models.weights_path("spectrogram").write_text("weights 2, longer")
+    trained_again = protocol.run(table, None)
+    assert trained_again.megabytes.dropna().unique() == [17e-6]
     assert small == [(kind, "spectrogram") for kind in ("white", "none", "white")]
 
 

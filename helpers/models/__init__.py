@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
-from helpers import corpus
+from helpers import audio, corpus
 from helpers.backend import keras
 from helpers.models import blocks, spectrogram, waveform
 
@@ -43,3 +44,21 @@ def load(method: str, folder: Path | None = None) -> keras.Model:
 
 
 __all__ = ["METHODS", "WeightsError", "blocks", "build", "load", "weights_path"]
+
+
+def macs_per_second(model: keras.Model, hop_length: int) -> float:
+    """Multiply-accumulates of the layers with weights in a second of 16 kHz audio.
+
+    A kernel is used once a frame, one of a convolution once a frame and bin of its output (of its
+    input, where it is transposed). Transforms, biases and activations are not counted.
+    """
+    total = 0
+    for layer in model.layers:
+        kernels = [w.shape for w in layer.trainable_weights if w.name != "bias"]
+        places = 1
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            places = layer.input.shape[2]
+        elif isinstance(layer, keras.layers.Conv2D):
+            places = layer.output.shape[2]
+        total += places * sum(math.prod(shape) for shape in kernels)
+    return total * audio.SAMPLE_RATE / hop_length

@@ -30,9 +30,15 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def server_folder(tmp_path_factory):
+    """The folder that the server shows, with copies of the notebooks."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def server(server_folder):
     """The address of a JupyterLab on copies of the notebooks, in quick mode."""
-    folder = tmp_path_factory.mktemp("lab")
+    folder = server_folder
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     log = folder / "log.txt"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
