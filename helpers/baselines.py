@@ -103,6 +103,15 @@ def decision_directed(power: np.ndarray, psd: np.ndarray, gain) -> np.ndarray:
 # --- oracles ------------------------------------------------------------------------------------
 
 
+def oracle_low_pass(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """The sharp low-pass with the cutoff, 1 to 7.5 kHz, that gives this clip the best SI-SDR.
+
+    No filter of its kind does better, whatever the band of the noise: the fairest filter to beat.
+    """
+    filtered = [low_pass(noisy, cutoff=500.0 * k) for k in range(2, 16)]
+    return max(filtered, key=lambda x: np.dot(x, clean) ** 2 / max(np.dot(x, x), TINY))
+
+
 def oracle_wiener(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     """Wiener filter whose noise spectrum is known: what the classical rules could do at best.
 

@@ -157,7 +157,8 @@ def _score(row: dict, clean: np.ndarray, estimate: np.ndarray, opinions: bool) -
 
 def paired(rows: pd.DataFrame, system: str, other: str, metric: str) -> tuple[float, float, float]:
     """Mean of system minus other, clip by clip, and its 95 % interval, which draws speakers."""
-    keys = ["utterance", "speaker", "kind", "low", "snr_db"]
+    keys = ["utterance", "speaker", "kind", "low", "high", "snr_db", "level_db"]
+    rows = rows.assign(level_db=rows.level_db.fillna(0))  # NaN, as recorded, would be dropped
     wide = rows.pivot_table(metric, keys, "system", sort=False)
     values = (wide[system] - wide[other]).dropna()
     speakers = values.index.get_level_values("speaker")

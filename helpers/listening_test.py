@@ -19,8 +19,14 @@ import yaml
 from helpers import audio, baselines, listening, metrics
 
 SCALES = {  # P.835, 5 is best; the questions in the order of the standard
-    "signal": ("Very distorted", "Fairly distorted", "Somewhat", "Slightly", "Not distorted"),
-    "background": ("Very intrusive", "Somewhat", "Noticeable", "Slightly", "Not noticeable"),
+    "signal": (
+        *("Very distorted", "Fairly distorted", "Somewhat distorted"),
+        *("Slightly distorted", "Not distorted"),
+    ),
+    "background": (
+        *("Very intrusive", "Somewhat intrusive", "Noticeable but not intrusive"),
+        *("Slightly noticeable", "Not noticeable"),
+    ),
     "overall": ("Bad", "Poor", "Fair", "Good", "Excellent"),
 }
 REFERENCE, ANCHOR = "hidden reference", "3.5 kHz anchor"
@@ -38,7 +44,9 @@ class Trial:
 
 
 def make_trials(clips: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> list[Trial]:
-    """All clips in a blind, seeded order, each utterance with its hidden reference and anchor.
+    """All clips in a blind order, each utterance with its hidden reference and anchor.
+
+    Give every listener a seed of his own: an order that all share favours whoever comes late.
 
     `clips`: utterance -> system -> samples, with "clean" among the systems (KeyError without).
     """
@@ -62,6 +70,7 @@ class ListeningTest(widgets.VBox):
 
     def __init__(self, trials: list[Trial], path: Path, listener: str = "me"):
         self.trials, self.path, self.listener = trials, Path(path), listener
+        self.gain = one_gain(trials)
         self.answers = read_answers(path).to_dict("records") if self.path.exists() else []
         if listener in {answer["listener"] for answer in self.answers}:
             raise ValueError(f"{path}: listener {listener!r} has answered; choose another name")
@@ -71,7 +80,7 @@ class ListeningTest(widgets.VBox):
                 options=[(f"{i + 1} {word}", i + 1) for i, word in enumerate(words)],
                 value=None,
                 description=name,
-                style={"button_width": "9.5em"},
+                style={"button_width": "15em"},
             )
             for name, words in SCALES.items()
         }
@@ -90,7 +99,8 @@ class ListeningTest(widgets.VBox):
             self.children = [self.title]
             return
         self.title.value = f"Clip {self.position + 1} of {len(self.trials)}: listen, then answer"
-        self.player.value = listening.players({"": self.trials[self.position].clip}).data
+        clip = {"": self.trials[self.position].clip}
+        self.player.value = listening.players(clip, gain=self.gain).data
         for question in self.questions.values():
             question.value = None
         self.start = time.monotonic()
@@ -107,6 +117,11 @@ class ListeningTest(widgets.VBox):
         write_answers(pd.DataFrame(self.answers, columns=self.COLUMNS), self.path)
         self.position += 1
         self._show()
+
+
+def one_gain(trials: list[Trial]) -> float:
+    """What brings the loudest clip to full scale; one for all, so that levels stay comparable."""
+    return listening.PEAK / max(1e-9, *(np.abs(trial.clip).max() for trial in trials))
 
 
 def read_answers(path: Path) -> pd.DataFrame:
@@ -168,9 +183,7 @@ def export_webmushra(trials: list[Trial], folder: Path) -> Path:
     copy of it among the stimuli by itself. Returns the path of the YAML, to be opened as
     `?config=<name>` after the folder was copied into webMUSHRA's `configs`.
     """
-    folder, pages = Path(folder), {}
-    loudest = max(np.abs(trial.clip).max() for trial in trials)
-    gain = listening.PEAK / max(loudest, 1e-9)  # one for all, so that levels stay comparable
+    folder, pages, gain = Path(folder), {}, one_gain(trials)
     for trial in trials:
         if trial.utterance not in pages:
             name = f"{trial.utterance}_reference.wav"

@@ -1,9 +1,12 @@
-"""The denoisers that people install, each at its defaults and at its own sample rate.
+"""The denoisers that people install, at their own sample rates and the settings named here.
 
 They live in an environment of their own (`requirements-peers.txt`, `make peers`), because they
 bring several hundred megabytes that the course does not need. A peer takes 16 kHz float32
-`(samples,)` and gives the same length back, its constant delay removed. Taught in
-`05_evaluation`.
+`(samples,)` and gives the same length back, its constant delay removed. Settings are the packages'
+defaults, but for WebRTC (WEBRTC_LEVEL; by default it does nothing), Speex (no automatic gain) and
+NSNet2 (the network for 16 kHz). NSNet2, DTLN and GTCRN are run by a few lines here, on the ONNX
+networks of their wheels. RNNoise and DeepFilterNet3 work at 48 kHz and get audio resampled from 16
+kHz. All were trained on the noises of everyday life over the whole band. Taught in `05_evaluation`.
 """
 
 import ctypes

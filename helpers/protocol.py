@@ -1,8 +1,9 @@
 """The test protocol: every condition and every system, in parts that are kept until all are done.
 
-A part is one system on one condition. It is kept under `data/cache/evaluation` by a digest of
-all that decides it, so a run that was stopped goes on, and after a training only the trained
-model is scored again. Taught in `05_evaluation`.
+A part is one system on one condition. It is kept under `data/cache/evaluation` by a digest of what
+decides it (clips, noise, metrics, weights, code), so a run that was stopped goes on, and after a
+training only the trained model is scored again. With other packages than the pinned ones, delete
+that folder. Taught in `05_evaluation`.
 """
 
 import ast
@@ -11,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -50,6 +52,7 @@ WITH_OPINIONS = HEADLINE[:1]  # the slow metrics of `metrics.OPINIONS` are for t
 CLASSICAL: dict[str, evaluation.System] = {
     "spectral subtraction": lambda clean, noisy: baselines.spectral_subtraction(noisy),
     "log-MMSE": lambda clean, noisy: baselines.log_mmse(noisy),
+    "oracle low-pass": baselines.oracle_low_pass,
     "oracle Wiener": baselines.oracle_wiener,
 }
 ORACLES: dict[str, evaluation.System] = {
@@ -61,22 +64,28 @@ ORDER = (*FLOOR, *CLASSICAL, *peers.PACKAGES, *METHODS, *CEILING, *ORACLES)  # o
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A system, what tells it from an older one (None: its code), and its network's size."""
+    """A system, what tells it from an older one, and its network's size.
+
+    `version`: of its weights or package; `made_by`: the module whose code makes its output.
+    """
 
     system: evaluation.System
-    version: str | None = None
+    made_by: ModuleType = baselines
+    version: str = ""
     megabytes: float = np.nan
 
 
 def course_entries() -> dict[str, Entry]:
     """The course's own systems: floor, classical rules, trained models, oracles."""
-    from helpers.models import weights_path  # TensorFlow starts here
+    from helpers import denoise  # TensorFlow starts here
+    from helpers.models import weights_path
 
     entries = {name: Entry(system) for name, system in (FLOOR | CLASSICAL).items()}
     for name in METHODS:
         weights = weights_path(name).read_bytes()
         digest = hashlib.sha256(weights).hexdigest()
-        entries[name] = Entry(evaluation.neural(name), digest, len(weights) / 1e6)
+        size_mb = len(weights) / 1e6
+        entries[name] = Entry(evaluation.neural(name), denoise, digest, size_mb)
     return entries | {name: Entry(system) for name, system in (CEILING | ORACLES).items()}
 
 
@@ -84,7 +93,9 @@ def peer_entries() -> dict[str, Entry]:
     """Those of `helpers.peers`, whose environment must be the one that runs."""
     versions, sizes = peers.versions(), peers.megabytes()
     return {
-        name: Entry(lambda clean, noisy, peer=peer: peer(noisy), versions[name], sizes.get(name))
+        name: Entry(
+            lambda clean, noisy, peer=peer: peer(noisy), peers, versions[name], sizes.get(name)
+        )
         for name, peer in peers.load().items()
     }
 
@@ -138,7 +149,7 @@ def is_among(condition: Condition, conditions) -> bool:
 def _score(utterances, condition, entries: Mapping[str, Entry], files) -> pd.DataFrame:
     """The rows of one condition; systems whose part is kept are not run again."""
     paths = {
-        name: CACHE / f"{_digest(utterances, condition, name, files, entry.version)}.csv"
+        name: CACHE / f"{_digest(utterances, condition, name, entry, files)}.csv"
         for name, entry in entries.items()
     }
     missing = {name: one.system for name, one in entries.items() if not paths[name].exists()}
@@ -151,11 +162,11 @@ def _score(utterances, condition, entries: Mapping[str, Entry], files) -> pd.Dat
     return pd.concat([evaluation.load_rows(path) for path in paths.values()], ignore_index=True)
 
 
-def _digest(utterances, condition, name: str, files, version: str | None) -> str:
-    """Of all that decides a part: clips, noise, metrics, and the system's weights or code."""
-    recipe = [name, version, dataclasses.astuple(condition), SEED, evaluation.LONGEST]
-    recipe += [code(part) for part in (noise, metrics, evaluation.make_noisy, evaluation.clips)]
-    recipe += [code(baselines)] if version is None else []
+def _digest(utterances, condition, name: str, entry: Entry, files) -> str:
+    """Of what decides a part: clips, noise, metrics, the system's weights and code."""
+    recipe = [name, entry.version, dataclasses.astuple(condition), SEED, evaluation.LONGEST]
+    parts = (noise, metrics, evaluation.make_noisy, evaluation.clips, entry.made_by)
+    recipe += [code(part) for part in parts]
     recipe += [(one.utterance, one.path.stat().st_size) for one in utterances.itertuples()]
     if condition.kind == "recorded":
         recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]

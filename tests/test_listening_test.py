@@ -43,6 +43,7 @@ def test_trials_are_blind_and_seeded(trials, speech):
 def test_every_answer_is_kept_at_once(trials, tmp_path):
     path = tmp_path / "new" / "answers.csv"
     test = ListeningTest(trials, path, "ann")
+    assert test.gain * max(np.abs(trial.clip).max() for trial in trials) == pytest.approx(0.9)
     shown = test.title.value + test.player.value
     assert not any(trial.system in shown for trial in trials)
     assert test.next.disabled

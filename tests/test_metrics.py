@@ -291,6 +291,18 @@ def test_oracles_stand_in_their_order(speech, noisy):
         np.testing.assert_allclose(oracle(speech, speech), speech, atol=1e-6)
 
 
+def test_the_best_cutoff_is_found(speech):
+    hiss = noise.make("white", len(speech), SR, np.random.default_rng(0), 2_600, 8_000)
+    clean, _, noisy = noise.mix(speech, hiss, 0)
+    best = baselines.oracle_low_pass(clean, noisy)
+    np.testing.assert_array_equal(best, baselines.low_pass(noisy, cutoff=2_500))
+    scores = [
+        metrics.si_sdr(clean, baselines.low_pass(noisy, cutoff=f)) for f in (2_000, 3_000, 3_900)
+    ]
+    assert metrics.si_sdr(clean, best) > max(scores) + 0.5
+    np.testing.assert_array_equal(baselines.oracle_low_pass(0 * clean, 0 * noisy), 0)
+
+
 def test_a_known_noise_spectrum_helps(speech, noisy):
     """Wiener with the true noise power stands between the classical rules and the masks."""
     wiener = metrics.si_sdr(speech, baselines.oracle_wiener(speech, noisy))
