@@ -104,9 +104,9 @@ def decision_directed(power: np.ndarray, psd: np.ndarray, gain) -> np.ndarray:
 
 
 def oracle_low_pass(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """The sharp low-pass with the cutoff, 1 to 7.5 kHz, that gives this clip the best SI-SDR.
+    """The sharp low-pass with that cutoff of 1, 1.5, ..., 7.5 kHz which suits this clip best.
 
-    No filter of its kind does better, whatever the band of the noise: the fairest filter to beat.
+    Best in SI-SDR: a fair filter to beat whatever the band of the noise.
     """
     filtered = [low_pass(noisy, cutoff=500.0 * k) for k in range(2, 16)]
     return max(filtered, key=lambda x: np.dot(x, clean) ** 2 / max(np.dot(x, x), TINY))

@@ -55,7 +55,7 @@ def small(monkeypatch, tmp_path):
 def test_protocol_goes_on_and_scores_only_what_is_new(small, monkeypatch):
     table = corpus.read_corpus(SAMPLE)
     rows = protocol.run(table, None)
-    headline, rest = 3 + 3 + 1 + 1 + 2, 3 + 1 + 1
+    headline, rest = 3 + 4 + 1 + 1 + 2, 3 + 1 + 1
     assert len(small) == 2 * headline + rest
     assert len(rows) == 2 * len(small)
     assert set(rows.split) == {"test"}
