@@ -26,14 +26,15 @@ FORMS |= {"estoi": ("ESTOI", "{:+.3f}", "")}
 
 
 def load() -> pd.DataFrame:
-    """All rows of the course's systems and of the peers, in the order of ROWS."""
+    """All rows of the course's systems and of the peers, in the order of the protocol."""
     rows = pd.concat([evaluation.load_rows(RESULTS / f"{name}.csv") for name in ("test", "peers")])
-    rows = rows[rows.system.isin(ROWS)]
-    return rows.sort_values("system", key=lambda names: names.map(ROWS.index), kind="stable")
+    order = protocol.ORDER.index
+    return rows.sort_values("system", key=lambda names: names.map(order), kind="stable")
 
 
 def table(rows: pd.DataFrame) -> str:
     """White noise at 0 dB, every system; at 10 dB the same."""
+    rows = rows[rows.system.isin(ROWS)]
     both = pd.concat([protocol.of(rows, ZERO), protocol.of(rows, TEN)])
     return evaluation.table_text(both, {name: evaluation.COLUMNS[name] for name in FORMS})
 
@@ -52,18 +53,16 @@ def verdict(rows: pd.DataFrame) -> str:
     for condition in protocol.HEADLINE[:6]:
         here = protocol.of(rows, condition)
         best = here[here.system.isin(peers.PACKAGES)].groupby("system").si_sdr.mean().idxmax()
-        parts = [
-            f"against the {rival}: "
-            + ", ".join(difference(here, "spectrogram", name, metric) for metric in FORMS)
-            for rival, name in (("low-pass", "low-pass"), (f"best peer, {best}", best))
-        ]
-        text = evaluation.input_text(vars(condition))
-        lines.append(f"- {text}, {condition.snr_db:g} dB: {'; '.join(parts)}")
+        rivals = {"low-pass": "low-pass", "best cutoff": "oracle low-pass", best: best}
+        lines.append(f"- **{evaluation.input_text(vars(condition))}, {condition.snr_db:g} dB**")
+        for rival, name in rivals.items():
+            parts = [difference(here, "spectrogram", name, metric) for metric in FORMS]
+            lines.append(f"  - against {rival}: {', '.join(parts)}")
     clean = protocol.of(rows, protocol.HEADLINE[7])
     for system in ("waveform", "spectrogram"):
         mean = clean[clean.system == system][list(FORMS)].mean()
         lines.append(
-            f"- clean input through the {system} model: SI-SDR {mean.si_sdr:.1f} dB, "
+            f"- **clean input** through the {system} model: SI-SDR {mean.si_sdr:.1f} dB, "
             f"PESQ {mean.pesq:.2f}, ESTOI {mean.estoi:.3f}"
         )
     return "\n".join(lines)
