@@ -44,7 +44,11 @@ def server(server_folder):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
     command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--ip=127.0.0.1"]
     command += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"]
+    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    tracker.mkdir(parents=True)  # every cell is in the page, not only those in view
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     environment = os.environ | {"DENOISER_QUICK": "1", "JUPYTER_CONFIG_DIR": str(folder)}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:

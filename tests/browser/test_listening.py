@@ -27,7 +27,7 @@ RATE = """async (value) => {
 
 def test_a_listener_plays_rates_and_leaves_a_csv(open_notebook, server_folder):
     page = open_notebook("05_evaluation")
-    page.wait_for_selector(".listening-test audio")
+    page.wait_for_selector(".listening-test audio", timeout=120_000)
     assert "Clip 1 of 5" in page.text_content(".listening-test")
     ratings = [3, 1, 5, 2, 4]
     for position, value in enumerate(ratings, start=1):
