@@ -12,29 +12,14 @@ from helpers import evaluation, peers, protocol
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "data" / "results"
 ZERO, TEN = protocol.HEADLINE[:2]  # white noise at 0 and 10 dB
-ROWS = (
-    "noisy",
-    "Butterworth",
-    "low-pass",
-    *peers.PACKAGES,
-    "waveform",
-    "spectrogram",
-    "oracle PSM",
-)
+LEFT_OUT = protocol.CLASSICAL | protocol.ORACLES  # of the table; chapter 05 shows them
 FORMS = {"si_sdr": ("SI-SDR", "{:+.1f}", " dB"), "pesq": ("PESQ", "{:+.2f}", "")}
 FORMS |= {"estoi": ("ESTOI", "{:+.3f}", "")}
 
 
-def load() -> pd.DataFrame:
-    """All rows of the course's systems and of the peers, in the order of the protocol."""
-    rows = pd.concat([evaluation.load_rows(RESULTS / f"{name}.csv") for name in ("test", "peers")])
-    order = protocol.ORDER.index
-    return rows.sort_values("system", key=lambda names: names.map(order), kind="stable")
-
-
 def table(rows: pd.DataFrame) -> str:
-    """White noise at 0 dB, every system; at 10 dB the same."""
-    rows = rows[rows.system.isin(ROWS)]
+    """White noise at 0 dB, every system but LEFT_OUT; at 10 dB the same."""
+    rows = rows[~rows.system.isin(LEFT_OUT)]
     both = pd.concat([protocol.of(rows, ZERO), protocol.of(rows, TEN)])
     return evaluation.table_text(both, {name: evaluation.COLUMNS[name] for name in FORMS})
 
@@ -54,7 +39,7 @@ def verdict(rows: pd.DataFrame) -> str:
         here = protocol.of(rows, condition)
         best = here[here.system.isin(peers.PACKAGES)].groupby("system").si_sdr.mean().idxmax()
         rivals = {"low-pass": "low-pass", "best cutoff": "oracle low-pass", best: best}
-        lines.append(f"- **{evaluation.input_text(vars(condition))}, {condition.snr_db:g} dB**")
+        lines.append(f"- **{protocol.title(condition)}**")
         for rival, name in rivals.items():
             parts = [difference(here, "spectrogram", name, metric) for metric in FORMS]
             lines.append(f"  - against {rival}: {', '.join(parts)}")
@@ -82,7 +67,7 @@ def with_report(readme: str, parts: dict[str, str]) -> str:
 
 def parts() -> dict[str, str]:
     """What the README gets."""
-    rows = load()
+    rows = protocol.load(RESULTS)
     return {"table": table(rows), "verdict": verdict(rows)}
 
 

@@ -6,7 +6,8 @@ bring several hundred megabytes that the course does not need. A peer takes 16 k
 defaults, but for WebRTC (WEBRTC_LEVEL; by default it does nothing), Speex (no automatic gain) and
 NSNet2 (the network for 16 kHz). NSNet2, DTLN and GTCRN are run by a few lines here, on the ONNX
 networks of their wheels. RNNoise and DeepFilterNet3 work at 48 kHz and get audio resampled from 16
-kHz. All were trained on the noises of everyday life over the whole band. Taught in `05_evaluation`.
+kHz. The networks were trained on the noises of everyday life, not on this course's. Taught in
+`05_evaluation`.
 """
 
 import ctypes

@@ -2,8 +2,8 @@
 
 A part is one system on one condition. It is kept under `data/cache/evaluation` by a digest of what
 decides it (clips, noise, metrics, weights, code), so a run that was stopped goes on, and after a
-training only the trained model is scored again. With other packages than the pinned ones, delete
-that folder. Taught in `05_evaluation`.
+training only the trained model is scored again. Installed packages do not count: with other ones
+than the pinned, delete that folder. Taught in `05_evaluation`.
 """
 
 import ast
@@ -132,6 +132,19 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
     return rows.join(about, on="system")
 
 
+def load(folder: Path) -> pd.DataFrame:
+    """All rows of `<folder>/test.csv` and `peers.csv`, the systems in the order of ORDER."""
+    rows = pd.concat([evaluation.load_rows(folder / f"{name}.csv") for name in ("test", "peers")])
+    order = ORDER.index
+    return rows.sort_values("system", key=lambda names: names.map(order), kind="stable")
+
+
+def title(condition: Condition) -> str:
+    """For example `white 4-8 kHz, 10 dB`; clean input has no SNR."""
+    text = evaluation.input_text(vars(condition))
+    return text if condition.kind == "none" else f"{text}, {condition.snr_db:g} dB"
+
+
 def of(rows: pd.DataFrame, condition: Condition) -> pd.DataFrame:
     """The rows of one condition."""
     wanted = dataclasses.asdict(condition)
@@ -165,7 +178,8 @@ def _score(utterances, condition, entries: Mapping[str, Entry], files) -> pd.Dat
 def _digest(utterances, condition, name: str, entry: Entry, files) -> str:
     """Of what decides a part: clips, noise, metrics, the system's weights and code."""
     recipe = [name, entry.version, dataclasses.astuple(condition), SEED, evaluation.LONGEST]
-    parts = (noise, metrics, evaluation.make_noisy, evaluation.clips, entry.made_by)
+    recipe += [is_among(condition, WITH_OPINIONS)]
+    parts = (audio, noise, metrics, evaluation.make_noisy, evaluation.clips, entry.made_by)
     recipe += [code(part) for part in parts]
     recipe += [(one.utterance, one.path.stat().st_size) for one in utterances.itertuples()]
     if condition.kind == "recorded":

@@ -46,7 +46,7 @@ def test_help_needs_no_tensorflow():
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "denoise", "add-noise", "train", "evaluate", "download"]
+    "command", ["run", "denoise", "add-noise", "train", "evaluate", "score", "download"]
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -230,6 +230,19 @@ def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
     assert mean["waveform"] > 10
     for path in tmp_path.glob("*_clean.flac"):
         assert len(audio.read(path)) == len(audio.read(str(path).replace("clean", "noisy")))
+
+
+def test_score_makes_a_table_of_chosen_conditions(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
+    call = ["score", "--split", "test", "--utterances", "1", "--out", str(tmp_path / "rows")]
+    assert main([*call, "--noise", "pink:2500-7000", "none", "--snr", "0", "5"]) == 0
+    rows = evaluation.load_rows(tmp_path / "rows.csv")
+    assert rows.groupby(["kind", "snr_db"]).size().to_dict() == {
+        ("none", 0.0): 6,
+        ("pink", 0.0): 6,
+        ("pink", 5.0): 6,
+    }
+    assert (tmp_path / "rows.md").read_text().strip() in capsys.readouterr().out
 
 
 def test_saved_rows_come_back_as_they_were(tmp_path):
