@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from helpers import peers
+from tests import patient_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -154,3 +155,22 @@ def test_readme_and_results_say_the_same():
     assert parts["verdict"].count("SI-SDR") == 6 * 3 + 2
     with pytest.raises(ValueError, match="marks"):
         report.with_report("no marks", parts)
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(0, 1), (2, 3), (3, 3)])
+def test_a_kernel_that_does_not_start_is_started_again(monkeypatch, failures, starts):
+    tried = []
+
+    def start(**kwargs):
+        tried.append(kwargs)
+        if len(tried) <= failures:
+            raise RuntimeError("Kernel didn't respond")
+        return "manager", "client"
+
+    monkeypatch.setattr(patient_kernels, "start_once", start)
+    if failures < patient_kernels.ATTEMPTS:
+        assert patient_kernels.start_new_kernel(kernel_name="x") == ("manager", "client")
+    else:
+        with pytest.raises(RuntimeError, match="respond"):
+            patient_kernels.start_new_kernel(kernel_name="x")
+    assert [kwargs["kernel_name"] for kwargs in tried] == ["x"] * starts
