@@ -43,6 +43,8 @@ def verdict(rows: pd.DataFrame) -> str:
         for rival, name in rivals.items():
             parts = [difference(here, "spectrogram", name, metric) for metric in FORMS]
             lines.append(f"  - against {rival}: {', '.join(parts)}")
+        parts = [difference(here, "waveform", "low-pass", metric) for metric in FORMS]
+        lines.append(f"  - the waveform model against low-pass: {', '.join(parts)}")
     clean = protocol.of(rows, protocol.HEADLINE[7])
     for system in ("waveform", "spectrogram"):
         mean = clean[clean.system == system][list(FORMS)].mean()

@@ -29,4 +29,5 @@ with _no_stderr():
     import keras
     from keras import layers, ops
 
+tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length, as meant
 __all__ = ["keras", "layers", "ops", "tf"]

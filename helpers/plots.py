@@ -1,7 +1,7 @@
 """One style, and the figures that more than one notebook draws.
 
-Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison`,
-`quality_by_snr` and `quality_by_cost` make a whole figure. Taught in `01_dataset` (spectrograms).
+Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison` and those named
+quality_by make a whole figure. Taught in `01_dataset` (spectrograms).
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from helpers import audio, corpus
 from helpers.quick import size
@@ -25,6 +26,7 @@ LABELS = {
     "estoi": "ESTOI (0-1)",
     "level": "Level re clean (dB)",
 }
+OWN = ("waveform", "spectrogram")  # the course's models
 STYLES = {  # system: colour, line style, marker
     "noisy": ("0.45", ":", "o"),
     "Butterworth": ("tab:red", (0, (5, 2, 1, 2)), "v"),
@@ -32,6 +34,10 @@ STYLES = {  # system: colour, line style, marker
     "waveform": ("tab:green", "-.", "^"),
     "spectrogram": ("tab:blue", "-", "D"),
     "oracle PSM": ("0.1", (0, (1, 1)), "*"),
+    "spectral subtraction": ("tab:brown", (0, (3, 1, 1, 1, 1, 1)), "<"),
+    "log-MMSE": ("tab:olive", (0, (6, 2)), ">"),
+    "GTCRN": ("tab:purple", (0, (2, 2)), "P"),
+    "DeepFilterNet3": ("tab:pink", (0, (4, 1, 1, 1)), "X"),
 }
 
 
@@ -144,24 +150,43 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
 
     `summary`: from `metrics.summarise` with the columns snr_db and system.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.2))
-    for ax, metric in zip(np.atleast_1d(axes), metrics, strict=True):
-        for system, group in summary.groupby("system", sort=False):
-            color, line, marker = STYLES.get(system, (None, "-", "."))
-            values = group[metric]
-            errors = [values - group[f"{metric}_low"], group[f"{metric}_high"] - values]
-            ax.errorbar(
-                group.snr_db,
-                values,
-                errors,
-                color=color,
-                linestyle=line,
-                marker=marker,
-                label=system,
-            )
-        ax.set(xlabel="Input SNR (dB)", ylabel=LABELS[metric])
-    lines = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
+    size = {"figsize": (3.6 * len(metrics), 3.2), "squeeze": False}
+    figure, axes = plt.subplots(1, len(metrics), **size)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        _curves(ax, summary, metric)
+        ax.set(ylabel=LABELS[metric])
+    return _with_legend(figure)
+
+
+def quality_by_kind(summary: pd.DataFrame, metric: str = "si_sdr"):
+    """As `quality_by_snr`, one metric and a panel for each kind of noise (column input)."""
+    groups = list(summary.groupby("input", sort=False))
+    size = {"figsize": (2.8 * len(groups), 3.2), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(groups), **size)
+    for ax, (title, group) in zip(axes.flat, groups, strict=True):
+        _curves(ax, group, metric)
+        ax.set_title(title, fontsize="medium")
+    axes.flat[0].set(ylabel=LABELS[metric])
+    return _with_legend(figure)
+
+
+def _curves(ax, summary: pd.DataFrame, metric: str):
+    """Draw a metric of every system over the SNR, with its intervals."""
+    for system, group in summary.groupby("system", sort=False):
+        color, line, marker = STYLES.get(system, (None, "-", "."))
+        group = group.sort_values("snr_db")
+        values = group[metric]
+        errors = [values - group[f"{metric}_low"], group[f"{metric}_high"] - values]
+        style = {"color": color, "linestyle": line, "marker": marker, "label": system}
+        ax.errorbar(group.snr_db, values, errors, **style)
+    ax.set(xlabel="Input SNR (dB)")
+    return ax
+
+
+def _with_legend(figure):
+    """One legend below all panels, of the lines of the first."""
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=min(6, len(names)))
     return figure
 
 
@@ -169,26 +194,43 @@ def quality_by_cost(points: pd.DataFrame, metric: str = "pesq"):
     """A metric over CPU seconds a second of audio, and over the size of the network, log axes.
 
     `points`: one line a system (index) with the columns cpu and megabytes (NaN without a network)
-    and the metric. The course's own models stand out.
+    and the metric. OWN stand out.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
     costs = {"cpu": "CPU seconds a second of audio", "megabytes": "Size of the network (MB)"}
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
-        lines = points.dropna(subset=[cost, metric]).sort_values(metric)
-        for i, (system, line) in enumerate(lines.iterrows()):
-            own = system in ("waveform", "spectrogram")
+        for system, line in points[[cost, metric]].dropna().iterrows():
             color, _, marker = STYLES.get(system, ("0.35", "-", "o"))
-            at = (line[cost], line[metric])
-            ax.plot(*at, marker, color=color, markersize=9 if own else 6)
-            ax.annotate(
-                system,
-                at,
-                xytext=(6, 4 if i % 2 else -11),  # neighbours' names on either side
-                textcoords="offset points",
-                fontsize="small",
-                weight="bold" if own else "normal",
-            )
+            ax.plot(*line, marker, color=color, markersize=9 if system in OWN else 6)
         ax.set(xscale="log", xlabel=label)
-        ax.margins(x=0.25)
+        ax.margins(x=0.3, y=0.08)
     axes[0].set_ylabel(LABELS[metric])
+    figure.canvas.draw()  # the layout must be final before names can be kept apart
+    figure.set_layout_engine("none")
+    for ax, cost in zip(axes, costs, strict=True):
+        name_points(ax, points[[cost, metric]].dropna())
     return figure
+
+
+def name_points(ax, points: pd.DataFrame):
+    """Write each point's name (index) beside it, where no point and no other name is in the way.
+
+    `points`: columns x and y, in data coordinates of axes whose layout is final. Eight places are
+    tried; the last is taken where all are full.
+    """
+    corners = ax.transData.transform(points.to_numpy())
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in corners]  # pixels
+    places = [(7, -4), (-7, -4), (6, 7), (-6, 7), (6, -15), (-6, -15), (6, 18), (6, -26)]  # points
+    for system, at in zip(points.index, points.to_numpy(), strict=True):
+        weight = "bold" if system in OWN else "normal"
+        name = ax.annotate(
+            system, at, places[0], textcoords="offset points", fontsize="small", weight=weight
+        )
+        for offset in places:
+            name.xyann = offset
+            name.set_ha("left" if offset[0] > 0 else "right")
+            box = name.get_window_extent()
+            if not any(map(box.overlaps, taken)):
+                break
+        taken.append(box)
+    return ax

@@ -35,18 +35,20 @@ HEADLINE = (  # every system is scored on these
     Condition("white", snr_db=0.0, level_db=-50.0),
     Condition("none"),
 )
+SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise
+SWEEP = tuple(  # of white noise, for the courses of all of the course's systems
+    Condition("white", snr_db=snr) for snr in (-5.0, 5.0, 20.0)
+)
 CONDITIONS = (
     HEADLINE
+    + SWEEP
     + tuple(  # the shipped models, and what stands below and above them
-        [Condition("white", snr_db=snr) for snr in (-5.0, 5.0, 15.0, 20.0)]
-        + [
-            dataclasses.replace(one, snr_db=snr)
-            for one in HEADLINE[2:6]
-            for snr in (0.0, 10.0)
-            if snr != one.snr_db
-        ]
-        + [Condition("white", snr_db=0.0, level_db=level) for level in (-20.0, -35.0)]
+        dataclasses.replace(one, snr_db=snr)
+        for one in HEADLINE[2:6]
+        for snr in SNRS
+        if snr != one.snr_db
     )
+    + tuple(Condition("white", snr_db=0.0, level_db=level) for level in (-20.0, -35.0))
 )
 WITH_OPINIONS = HEADLINE[:1]  # the slow metrics of `metrics.OPINIONS` are for these
 CLASSICAL: dict[str, evaluation.System] = {
@@ -120,7 +122,7 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
         wanted = {
             name: entry
             for name, entry in entries.items()
-            if is_among(condition, HEADLINE) or name not in (CLASSICAL | ORACLES)
+            if is_among(condition, HEADLINE + SWEEP) or name not in (CLASSICAL | ORACLES)
         }
         parts.append(_score(utterances, condition, wanted, files))
     rows = pd.concat(parts, ignore_index=True)

@@ -24,7 +24,7 @@ from helpers.models.blocks import WaveformWrapper, register
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
-CYCLES = {"spectrogram": (24, 6), "waveform": (6, 2)}  # epochs of the shipped weights
+CYCLES = {"spectrogram": (24, 6), "waveform": (18, 4)}  # epochs of the shipped weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,16 @@ moment, one of each test process, can be given the same port; then one dies or n
 
 import nbval.kernel
 
-ATTEMPTS, PATIENCE = 3, 30  # s
+ATTEMPTS = 3
+PATIENCE = 30  # s, for one attempt
 start_once = nbval.kernel.start_new_kernel
 
 
 def start_new_kernel(startup_timeout=PATIENCE, **kwargs):
-    """`nbval.kernel.start_new_kernel`, up to ATTEMPTS times; raises the last RuntimeError."""
+    """`nbval.kernel.start_new_kernel`, up to ATTEMPTS times, none longer than PATIENCE.
+
+    Raises the last RuntimeError.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return start_once(startup_timeout=min(startup_timeout, PATIENCE), **kwargs)

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import audio, corpus, losses, metrics, models, training
 from helpers.backend import keras, tf
-from helpers.models import blocks, dense, spectrogram
+from helpers.models import blocks, dense, spectrogram, waveform
 from helpers.models.blocks import WaveformWrapper, zero_states
 
 METHODS = ("waveform", "spectrogram")
@@ -84,8 +84,30 @@ def test_weighted_mse_keeps_its_settings():
 def test_untrained_model_passes_everything_at_one_gain(method):
     samples = white(4_001)
     out = through(models.build(method), method, samples)
-    gain = {"waveform": 1, "spectrogram": 1 - 1 / (1 + np.exp(2))}[method]  # its gate is ajar
-    assert np.abs(out - gain * samples).max() < 1e-6
+    gain = 1 - 1 / (1 + np.exp(2))  # the gate is ajar
+    assert np.abs(out - gain * samples).max() < 2e-6
+
+
+@pytest.mark.parametrize("past", [0, 2, 5])
+def test_fourier_basis_gives_the_input_back(past):
+    encoder, decoder = waveform.fourier_basis(past)
+    samples = white(1_237)
+    frames = audio.frame(samples, 160, 80)
+    hops = np.concatenate([np.zeros((past, 80)), frames[:, :80]])
+    long_frames = np.concatenate([hops[i : i + len(frames)] for i in range(past)] + [frames], 1)
+    again = audio.overlap_add(long_frames @ encoder @ decoder, 80, len(samples))
+    assert encoder.shape == (160 + 80 * past, decoder.shape[0])
+    assert np.abs(again - samples).max() < 1e-6
+
+
+def test_look_back_puts_the_samples_before_a_frame_in_front_of_it():
+    samples = np.arange(80 * 7, dtype="float32")
+    frames = np.stack([samples[80 * i :][:160] for i in range(6)])
+    first, past = waveform.LookBack()(frames[None, :2], np.zeros((1, 3, 80), "float32"))
+    second, _ = waveform.LookBack()(frames[None, 2:], past)
+    long_frames = np.concatenate([first[0], second[0]])
+    before = np.concatenate([np.zeros(240, "float32"), samples])
+    assert np.array_equal(long_frames, [before[80 * i :][:400] for i in range(6)])
 
 
 @pytest.mark.parametrize("method", METHODS)

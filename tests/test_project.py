@@ -1,17 +1,20 @@
 """The project as a reader finds it: dependencies named once, notebooks complete, errors caught."""
 
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
-from helpers import peers
+from helpers import peers, plots
 from tests import patient_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,6 +158,21 @@ def test_readme_and_results_say_the_same():
     assert parts["verdict"].count("SI-SDR") == 6 * 3 + 2
     with pytest.raises(ValueError, match="marks"):
         report.with_report("no marks", parts)
+
+
+def test_names_of_points_keep_apart():
+    """Six points that lie close together: no name covers another, and each is there once."""
+    figure, ax = plt.subplots(figsize=(5, 4))
+    points = pd.DataFrame({"x": [1, 1.1, 1.2, 1, 1.1, 1.2], "y": [1, 1, 1, 1.3, 1.3, 1.3]})
+    points.index = [f"system {i}" for i in range(6)]
+    ax.plot(points.x, points.y, "o")
+    ax.set(xlim=(0, 3), ylim=(0, 3))
+    figure.canvas.draw()
+    plots.name_points(ax, points)
+    assert sorted(text.get_text() for text in ax.texts) == list(points.index)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    plt.close(figure)
 
 
 @pytest.mark.parametrize(("failures", "starts"), [(0, 1), (2, 3), (3, 3)])

@@ -1,5 +1,7 @@
 """`helpers.protocol` and `helpers.peers`: the whole test protocol, and rivals made comparable."""
 
+import dataclasses
+import hashlib
 import importlib.metadata
 
 import numpy as np
@@ -20,7 +22,11 @@ def test_protocol_holds_what_a_sceptic_asks_for():
     assert len(set(names)) == len(names)
     white = [one for one in protocol.CONDITIONS if one.kind == "white"]
     normal = {one.snr_db for one in white if np.isnan(one.level_db)}
-    assert {-5.0, 0.0, 5.0, 10.0, 15.0, 20.0} == normal
+    assert {-5.0, 0.0, 5.0, 10.0, 20.0} == normal
+    for one in protocol.HEADLINE[2:6]:
+        for snr in protocol.SNRS:
+            wanted = dataclasses.replace(one, snr_db=snr)
+            assert protocol.is_among(wanted, protocol.CONDITIONS)
     assert {one.level_db for one in white if not np.isnan(one.level_db)} == {-20.0, -35.0, -50.0}
     kinds = {one.kind for one in protocol.CONDITIONS}
     assert {*noise.HELD_OUT_KINDS, "pink", "recorded", "none"} < kinds
@@ -158,6 +164,13 @@ def test_results_are_complete_and_of_speakers_never_trained_on(results):
     assert set(installed.system) == set(peers.PACKAGES)
     assert set(own.system) | set(installed.system) == set(protocol.ORDER)
     assert installed.version.str.contains(r"^[\w-]+ \d").all()
+
+
+def test_results_are_those_of_the_shipped_weights(results):
+    for method in evaluation.METHODS:
+        weights = models.weights_path(method).read_bytes()
+        versions = results[0].version[results[0].system == method]
+        assert set(versions) == {hashlib.sha256(weights).hexdigest()}
 
 
 def test_results_hold_the_same_noisy_clips_as_today(results):

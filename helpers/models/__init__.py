@@ -50,7 +50,8 @@ def macs_per_second(model: keras.Model, hop_length: int) -> float:
     """Multiply-accumulates of the layers with weights in a second of 16 kHz audio.
 
     A kernel is used once a frame, one of a convolution once a frame and bin of its output (of its
-    input, where it is transposed). Transforms, biases and activations are not counted.
+    input, where it is transposed). Transforms, running means, biases, activations and the products
+    of attention are not counted.
     """
     total = 0
     for layer in model.layers:

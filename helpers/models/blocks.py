@@ -12,6 +12,8 @@ from helpers import audio
 from helpers.backend import keras, layers, ops, tf
 
 LEVEL_SECONDS = 2.0  # s, memory of the running level
+MEMORIES = (0.2, 2.0)  # s, of running means
+MASK_BOUND = 2.0
 SILENT_POWER = 1e-10  # mean square; frames below (-100 dBFS) leave the running level alone
 register = keras.saving.register_keras_serializable("denoiser")
 
@@ -94,6 +96,35 @@ class TimeContext(layers.Layer):
         return super().get_config() | {"n_past": self.n_past}
 
 
+def running_means(x, hop_length: int, states: list) -> tuple[list, list]:
+    """Means of features `(batch, frames, n)` over MEMORIES, each of that shape; the new states."""
+    means, new_states = [], []
+    for i, (seconds, state) in enumerate(zip(MEMORIES, states, strict=True), start=1):
+        mean, new_state = RunningMean(hop_length, seconds, name=f"mean_{i}")(x, state)
+        means.append(mean)
+        new_states.append(new_state)
+    return means, new_states
+
+
+def gated_mask(x):
+    """Three channels `(..., 3)` to a complex mask `(..., 2)`: what to take away, and how sure.
+
+    mask = 1 - gate (1 + B tanh a + 1j B tanh b), so each part stays within +-B, B = MASK_BOUND.
+    A closed gate passes a coefficient untouched without any weight having to be exact; an open one
+    with a = b = 0 removes it.
+    """
+    gate = ops.sigmoid(x[..., :1] - 2)
+    whole = ops.convert_to_tensor([1.0, 0.0], x.dtype)
+    return whole - gate * (whole + MASK_BOUND * ops.tanh(x[..., 1:]))
+
+
+def complex_product(x, y):
+    """Product of complex numbers whose last axis is (real, imaginary)."""
+    real = x[..., 0] * y[..., 0] - x[..., 1] * y[..., 1]
+    imag = x[..., 0] * y[..., 1] + x[..., 1] * y[..., 0]
+    return ops.stack([real, imag], axis=-1)
+
+
 def residual_grus(x, states: list) -> tuple:
     """GRUs in a row, each added to its input `(batch, frames, units)`; gives the new states too."""
     new_states = []
@@ -114,7 +145,8 @@ def zero_states(model: keras.Model, batch_size) -> list[tf.Tensor]:
 class WaveformWrapper(keras.Model):
     """Train a model of frames on waveforms: frame, denoise, overlap-add.
 
-    Maps float32 `(batch, samples)` to the same; `samples` must be known (it is in training).
+    Maps float32 `(batch, samples)` to the same; `samples` must be known (it is in training). The
+    model of frames may be one without states.
     """
 
     def __init__(self, frame_model: keras.Model, hop_length: int, **kwargs):
@@ -128,6 +160,6 @@ class WaveformWrapper(keras.Model):
         padded = tf.pad(noisy, [[0, 0], [overlap, overlap + (-n_samples) % self.hop_length]])
         frames = tf.signal.frame(padded, self.win_length, self.hop_length)
         states = zero_states(self.frame_model, tf.shape(noisy)[0])
-        denoised = self.frame_model([frames, *states])[0]
+        denoised = tf.nest.flatten(self.frame_model([frames, *states]))[0]
         total = tf.signal.overlap_and_add(denoised, self.hop_length)
         return total[:, overlap : overlap + n_samples]

@@ -9,19 +9,20 @@ from helpers import audio
 from helpers.backend import keras, layers, ops
 from helpers.losses import COMPRESSION
 from helpers.models.blocks import (
+    MEMORIES,
     RunningLevel,
-    RunningMean,
     TimeContext,
+    complex_product,
+    gated_mask,
     register,
     residual_grus,
+    running_means,
 )
 
 WIN_LENGTH, HOP_LENGTH = audio.WIN_LENGTH, audio.HOP_LENGTH  # 32 ms, which is the latency
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 128
-MEMORIES = (0.2, 2.0)  # s, of the running means of each bin
-MASK_BOUND = 2.0
 PAST = 4  # frames: two convolutions over time, three frames each
 
 
@@ -39,10 +40,9 @@ class MaskedFrames(layers.Layer):
     """Complex product of mask and spectrum, back to root-Hann frames `(batch, frames, 512)`."""
 
     def call(self, S, mask):
-        real = S[..., 0] * mask[..., 0] - S[..., 1] * mask[..., 1]
-        imag = S[..., 0] * mask[..., 1] + S[..., 1] * mask[..., 0]
+        masked = complex_product(S, mask)
         window = ops.convert_to_tensor(audio.root_hann(WIN_LENGTH), S.dtype)
-        return ops.irfft((real, imag), WIN_LENGTH) * window
+        return ops.irfft((masked[..., 0], masked[..., 1]), WIN_LENGTH) * window
 
 
 @register
@@ -62,18 +62,13 @@ class Compress(layers.Layer):
 
 @register
 class GatedMask(layers.Layer):
-    """Three channels to a complex mask, `(batch, frames, 257, 2)`: what to take away, and how sure.
+    """Three channels to a complex mask, `(batch, frames, 257, 2)`, as `blocks.gated_mask`.
 
-    mask = 1 - gate (1 + B tanh a + 1j B tanh b), so each part stays within +-B, B = MASK_BOUND.
-    A closed gate passes a bin untouched without any weight having to be exact; an open one with
-    a = b = 0 removes it. The bin at 0 Hz takes its neighbour's mask.
+    The bin at 0 Hz takes its neighbour's mask.
     """
 
     def call(self, x):
-        x = ops.concatenate([x[:, :, :1], x], axis=2)
-        gate = ops.sigmoid(x[..., :1] - 2)
-        whole = ops.convert_to_tensor([1.0, 0.0], x.dtype)
-        return whole - gate * (whole + MASK_BOUND * ops.tanh(x[..., 1:]))
+        return gated_mask(ops.concatenate([x[:, :, :1], x], axis=2))
 
 
 def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Model:
@@ -98,14 +93,8 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
     S = Spectrum(name="spectrum")(frames)
     level, new_level = RunningLevel(HOP_LENGTH, name="level")(frames, level_state)
     compressed = Compress(name="compress")(S, level)
-    means, new_means = [], []
-    for i, (seconds, state) in enumerate(zip(MEMORIES, mean_states, strict=True), start=1):
-        mean, new_state = RunningMean(HOP_LENGTH, seconds, name=f"mean_{i}")(
-            compressed[..., 0], state
-        )
-        means.append(mean[..., None])
-        new_means.append(new_state)
-    features = layers.Concatenate(name="features")([compressed, *means])
+    means, new_means = running_means(compressed[..., 0], HOP_LENGTH, mean_states)
+    features = layers.Concatenate(name="features")([compressed, *(m[..., None] for m in means)])
 
     x, new_past = TimeContext(PAST, name="context")(features, past)
     skips = []
