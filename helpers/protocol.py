@@ -106,9 +106,10 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
     `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
-    `with_peers`: the peers on HEADLINE, instead of the course's systems on CONDITIONS. The rows
-    are those of `evaluation.evaluate`, and `version` and `megabytes` of each system. Quick mode
-    takes two utterances a split and two conditions.
+    `with_peers`: the peers on HEADLINE, instead of the course's systems on CONDITIONS (CLASSICAL
+    and ORACLES on HEADLINE and SWEEP only). The rows are those of `evaluation.evaluate`, and
+    `version` and `megabytes` of each system. Quick mode takes two utterances a split and two
+    conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = evaluation.pick(table, splits, UTTERANCES)

@@ -49,7 +49,7 @@ def test_requirements_cover_what_the_code_imports():
     names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython"}
     names |= {"visqol": "visqol-python"}
     declared = {re.split(r"[=\[]", line)[0] for line in requirements()}
-    local = {"helpers", "conftest"}
+    local = {"helpers", "conftest", "tests"}
     files = {*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")}
     for path in files - {ROOT / "helpers" / "peers.py"}:  # it has an environment of its own
         imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
@@ -155,7 +155,7 @@ def test_readme_and_results_say_the_same():
     readme, parts = report.README.read_text(), report.parts()
     assert report.with_report(readme, parts) == readme, "run `make report`"
     assert parts["table"].count("| spectrogram |") == 2
-    assert parts["verdict"].count("SI-SDR") == 6 * 3 + 2
+    assert parts["verdict"].count("SI-SDR") == 6 * 4 + 2
     with pytest.raises(ValueError, match="marks"):
         report.with_report("no marks", parts)
 
