@@ -272,7 +272,7 @@ def run(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: int = 0) -
 
     def keep(row, clean, estimate):
         stem = f"{row['utterance']}_{row['snr_db']:g}dB"
-        if row["system"] in ("noisy", "waveform", "spectrogram"):
+        if row["system"] in ("noisy", *METHODS):
             audio.write(Path(output) / f"{stem}_{row['system']}.flac", estimate, overwrite=True)
         if row["system"] == "noisy":
             audio.write(Path(output) / f"{stem}_clean.flac", clean, overwrite=True)

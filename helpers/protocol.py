@@ -36,7 +36,7 @@ HEADLINE = (  # every system is scored on these
     Condition("none"),
 )
 SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise
-SWEEP = tuple(  # of white noise, for the courses of all of the course's systems
+SWEEP = tuple(  # of white noise, on which all of the course's systems are scored
     Condition("white", snr_db=snr) for snr in (-5.0, 5.0, 20.0)
 )
 CONDITIONS = (

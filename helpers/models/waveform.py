@@ -3,10 +3,10 @@
 Encoder and decoder follow Y. Luo and N. Mesgarani, "TaSNet: time-domain audio separation network
 for real-time, single-channel speech separation" (ICASSP 2018), the complex mask Williamson et al.
 (TASLP 24(3), 2016). The encoder's filters are longer than the decoder's: they look back, which
-costs no latency, and so tell neighbouring frequencies apart (D. Mauler and R. Martin, "A low
-delay, variable resolution, perfect reconstruction spectral analysis-synthesis system for speech
-enhancement", EUSIPCO 2007). The basis starts as a windowed Fourier basis and is then learned like
-everything else. Taught in `03_waveform_autoencoder`.
+costs no latency and narrows their bands (D. Mauler and R. Martin, "A low delay, variable
+resolution, perfect reconstruction spectral analysis-synthesis system for speech enhancement",
+EUSIPCO 2007). The basis starts as a windowed Fourier basis and is then learned like everything
+else. Taught in `03_waveform_autoencoder`.
 """
 
 import numpy as np
