@@ -1,7 +1,8 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results peers recognition phonemes report \
+	train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -43,6 +44,15 @@ results: $(READY) ## the test protocol, resumable: every condition and system in
 
 peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
 	.venv-peers/bin/python -m helpers evaluate --peers --out data/results/peers
+
+recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whisper, resumable, into data/results
+	$(BIN)/python -m pip install -q -r requirements-asr.txt
+	$(BIN)/python -m helpers recognise --validation --out data/results/recognition_validation
+	$(BIN)/python -m helpers recognise --out data/results/recognition
+	.venv-peers/bin/python -m helpers recognise --peers --out data/results/recognition_peers
+
+phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised speech, resumable
+	$(BIN)/python -m helpers phonemes --out data/results/phonemes
 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py

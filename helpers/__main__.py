@@ -54,6 +54,13 @@ def parser() -> argparse.ArgumentParser:
     add_in_out(sub)
     add_method(sub)
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
+    sub.add_argument("--mix", type=float, help="share of the denoised signal, 0-1 (default: 1)")
+    sub.add_argument(
+        "--gate",
+        type=float,
+        metavar="DB",
+        help="leave a file alone if its SNR, as estimated, is higher (default: 25; inf: never)",
+    )
 
     sub = command(
         "add-noise", add_noise, "Write a noisy copy of a file or folder, with a manifest."
@@ -78,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
     sub = command("evaluate", evaluate, "The test protocol: every condition, every system.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
     sub.add_argument("--out", type=Path, default=Path("output/test"), help="without ending")
+
+    sub = command("recognise", recognise, "Word errors of speech recognisers, noisy and denoised.")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--validation", action="store_true", help="mixes, on validation speakers")
+    which.add_argument("--peers", action="store_true", help="an installed denoiser instead")
+    sub.add_argument("--out", type=Path, default=Path("output/recognition"), help="without ending")
+
+    sub = command("phonemes", phonemes, "Train phoneme recognisers on clean, noisy and denoised.")
+    sub.add_argument("--out", type=Path, default=Path("output/phonemes"), help="without ending")
 
     sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
     sub.add_argument("--split", default="validation", help="or test, other, test+other")
@@ -130,9 +146,11 @@ def denoise(args) -> int:
     from helpers import files
 
     pairs = files.plan_outputs(args.source, args.target)  # before TensorFlow's seconds
-    from helpers.denoise import Denoiser, denoise_file
+    from helpers.denoise import GATE_DB, MIX, Denoiser, denoise_file
 
-    denoiser = Denoiser(METHODS[args.method], args.weights)
+    mix = MIX if args.mix is None else args.mix
+    gate_db = GATE_DB if args.gate is None else args.gate
+    denoiser = Denoiser(METHODS[args.method], args.weights, mix, gate_db)
     start = time.perf_counter()
     report = files.for_each_file(pairs, lambda *pair: denoise_file(denoiser, *pair, args.overwrite))
     results = [result for *_, result in report["done"]]
@@ -142,7 +160,9 @@ def denoise(args) -> int:
             f"{len(results)} done, {seconds:.1f} s of audio "
             f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
         )
-    if any(result["sr"] > 16_000 for result in results):
+    if left := sum(result["left"] for result in results):
+        print(f"note: {left} left as they are, their SNR being above {gate_db:g} dB (--gate)")
+    if any(result["sr"] > 16_000 and not result["left"] for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):
         print(f"note: {clipped} samples beyond full scale were clipped")
@@ -197,6 +217,37 @@ def evaluate(args) -> int:
     evaluation.save_table(rows, args.out)
     print(f"{args.out}.csv, {args.out}.md")
     return 0
+
+
+def recognise(args) -> int:
+    from helpers import corpus, recognition
+
+    table, recordings = corpus.read_corpus(corpus.find_corpus()), corpus.find_noise()
+    if args.validation:
+        rows = recognition.validate(table, recordings)
+    else:
+        rows = recognition.run(table, recordings, args.peers)
+    save_csv(rows, args.out)
+    return 0
+
+
+def phonemes(args) -> int:
+    from helpers import corpus, phoneme_training
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    rows, curves = phoneme_training.run(table, corpus.find_noise())
+    save_csv(rows, args.out)
+    save_csv(curves, args.out.with_name(f"{args.out.name}_curves"))
+    return 0
+
+
+def save_csv(rows, path: Path) -> None:
+    """Write a table as `<path>.csv`, whole or not at all, and say so."""
+    from helpers import audio
+
+    with audio.atomic_path(path.with_suffix(".csv"), overwrite=True) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.5g")
+    print(path.with_suffix(".csv"))
 
 
 def score(args) -> int:

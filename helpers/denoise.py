@@ -1,7 +1,8 @@
 """Use a trained model: on an array, on a stream, on a file of any length.
 
 Everything goes block by block through `Stream`, so memory does not grow with the file and the
-result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`.
+result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`, mixing
+and gate in `06_recognition`.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from helpers.backend import tf
 from helpers.models.blocks import zero_states
 
 BLOCK_SECONDS = 4.0
+MIX, GATE_DB = 1.0, 25.0  # of the command line; chosen on validation speakers, chapter 06
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
@@ -25,11 +27,22 @@ class Denoiser:
     """A trained model of frames, compiled for blocks of one length.
 
     `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
-    default). Raises models.WeightsError where they are missing or wrong.
+    default). What comes out is `mix` x denoised + (1 - mix) x noisy (*observation adding*, K.
+    Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR, as estimated,
+    is above `gate_db` is left as it is. By default neither is done. Raises models.WeightsError
+    where weights are missing or wrong, ValueError for a mix outside 0 to 1.
     """
 
-    def __init__(self, method: str, folder: Path | None = None):
-        self.method = method
+    def __init__(
+        self,
+        method: str,
+        folder: Path | None = None,
+        mix: float = 1.0,
+        gate_db: float = np.inf,
+    ):
+        if not 0 <= mix <= 1:
+            raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
+        self.method, self.mix, self.gate_db = method, mix, gate_db
         self.model = models.load(method, folder)
         self.win_length = self.model.inputs[0].shape[-1]
         self.hop_length = models.METHODS[method].HOP_LENGTH
@@ -46,14 +59,16 @@ class Denoiser:
         columns = noisy[:, None] if noisy.ndim == 1 else noisy
         stream = Stream(self, columns.shape[1])
         denoised = np.concatenate([stream.process(columns), stream.finish()])
-        return denoised.reshape(noisy.shape)
+        chosen = columns if stream.snr_db > self.gate_db else denoised
+        return np.float32(chosen).reshape(noisy.shape)
 
 
 class Stream:
     """One running signal: takes blocks of any length and gives back what is ready.
 
     Blocks are float32 `(samples, channels)` at 16 kHz. All that comes out, joined, is as long as
-    all that went in, and aligned with it.
+    all that went in, and aligned with it. It is mixed as the denoiser says; the gate, which looks
+    at a whole input, is not for streams.
     """
 
     def __init__(self, denoiser: Denoiser, n_channels: int):
@@ -63,11 +78,22 @@ class Stream:
         self.tail = np.zeros((n_channels, overlap), np.float32)  # of the overlap-add
         self.states = zero_states(denoiser.model, n_channels)
         self.to_drop = overlap  # output that belongs before the first sample
-        self.owed = 0  # samples taken in and not yet given back
+        self.noisy = np.zeros((0, n_channels), np.float32)  # taken in and not yet given back
+        self.kept, self.removed = 0.0, 0.0  # energies so far
+
+    @property
+    def owed(self) -> int:
+        """Samples taken in and not yet given back."""
+        return len(self.noisy)
+
+    @property
+    def snr_db(self) -> float:
+        """The SNR of what was given back, estimated: energy that was kept over energy removed."""
+        return 10 * np.log10((self.kept + 1e-12) / (self.removed + 1e-12))
 
     def process(self, block: np.ndarray) -> np.ndarray:
         """Take `(n, channels)`, give what is complete, `(m, channels)`."""
-        self.owed += len(block)
+        self.noisy = np.concatenate([self.noisy, np.float32(block)])
         self.waiting = np.concatenate([self.waiting, np.float32(block).T], axis=1)
         ready = list(self._full_blocks())
         return self._hand_out(ready)
@@ -100,9 +126,12 @@ class Stream:
         joined = np.concatenate([self.tail[:, :0], *ready], axis=1)
         dropped = min(self.to_drop, joined.shape[1])
         self.to_drop -= dropped
-        out = joined[:, dropped : dropped + self.owed].T
-        self.owed -= len(out)
-        return out
+        denoised = joined[:, dropped : dropped + self.owed].T
+        noisy, self.noisy = self.noisy[: len(denoised)], self.noisy[len(denoised) :]
+        self.kept += float(np.sum(denoised**2))
+        self.removed += float(np.sum((noisy - denoised) ** 2))
+        mix = self.denoiser.mix
+        return denoised if mix == 1 else mix * denoised + (1 - mix) * noisy
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -119,33 +148,35 @@ def denoise_file(denoiser: Denoiser, source: Path, target: Path, overwrite: bool
     """Denoise one file: same length, rate and channels, every channel for itself, streamed.
 
     Written as FLAC (or WAV, if `target` ends so), with 24 bits where the input has more than 16.
-    Returns {"seconds", "sr", "clipped"} (seconds of audio, samples clipped to full scale).
-    Raises AudioError, and then leaves nothing behind.
+    Returns {"seconds", "sr", "clipped", "left"} (seconds of audio, samples clipped to full scale,
+    whether the gate left the input as it is). Raises AudioError, and then leaves nothing behind.
     """
-    with audio.open_audio(source) as reader:
+    with audio.open_audio(source) as reader, audio.atomic_path(target, overwrite) as temporary:
         files.check_format(reader, source, target)
-        sr, channels, clipped = reader.samplerate, reader.channels, 0
-        with (
-            audio.atomic_path(target, overwrite) as temporary,
-            sf.SoundFile(
-                temporary,
-                "w",
-                sr,
-                channels,
-                subtype="PCM_24" if reader.subtype in FINE else "PCM_16",
-                format=target.suffix[1:].upper(),
-            ) as writer,
-        ):
-            for block in denoised_blocks(denoiser, reader):
-                clipped += int(np.sum(np.abs(block) > 1))
-                writer.write(np.clip(block, -1, 1))
-        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped}
+        sr, channels = reader.samplerate, reader.channels
+        bits = "PCM_24" if reader.subtype in FINE else "PCM_16"
+        kind = {"subtype": bits, "format": target.suffix[1:].upper()}
+
+        def write(blocks: Iterator[np.ndarray]) -> int:
+            clipped = 0
+            with sf.SoundFile(temporary, "w", sr, channels, **kind) as writer:
+                for block in blocks:
+                    clipped += int(np.sum(np.abs(block) > 1))
+                    writer.write(np.clip(block, -1, 1))
+            return clipped
+
+        stream = Stream(denoiser, channels)
+        clipped = write(denoised_blocks(stream, reader))
+        left = bool(stream.snr_db > denoiser.gate_db)
+        if left:
+            with audio.open_audio(source) as again:
+                clipped = write(audio.read_blocks(again, int(BLOCK_SECONDS * sr)))
+        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
 
 
-def denoised_blocks(denoiser: Denoiser, reader: sf.SoundFile) -> Iterator[np.ndarray]:
+def denoised_blocks(stream: Stream, reader: sf.SoundFile) -> Iterator[np.ndarray]:
     """Blocks `(n, channels)` at the file's own rate, as many samples in all as the file has."""
     sr, channels = reader.samplerate, reader.channels
-    stream = Stream(denoiser, channels)
     inward, outward = resampler(sr, SAMPLE_RATE, channels), resampler(SAMPLE_RATE, sr, channels)
     empty = np.zeros((0, channels), np.float32)
     left = reader.frames

@@ -25,6 +25,7 @@ LABELS = {
     "pesq": "PESQ-WB (1.04-4.64)",
     "estoi": "ESTOI (0-1)",
     "level": "Level re clean (dB)",
+    "wer": "Word error rate (%)",
 }
 OWN = ("waveform", "spectrogram")  # the course's models
 STYLES = {  # system: colour, line style, marker

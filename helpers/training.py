@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers import audio, corpus, dataset, losses, noise, noise_bank
 from helpers.backend import keras, ops
-from helpers.models import METHODS, build, weights_path
+from helpers.models import METHODS, build, waveform, weights_path
 from helpers.models.blocks import WaveformWrapper, register
 
 RUNS = corpus.ROOT / "data" / "runs"
@@ -193,7 +193,21 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     if last < plan.epochs:
         return None
     model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    if plan.method == "waveform":
+        waveform.scale_output(model.frame_model, clean_gain(model))
     return model.frame_model
+
+
+def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
+    """What brings clean validation speech, after a model, back to its level.
+
+    Neither SI-SDR nor compressed spectra hold the level, so learned bases drift.
+    """
+    table = corpus.read_corpus(corpus.find_corpus(verbose=False))
+    clips = [audio.read(path) for path in table.path[table.split == "validation"][:n_clips]]
+    denoised = [model(clip[None]).numpy()[0] for clip in clips]
+    level = [np.sqrt(np.mean(np.concatenate(part) ** 2)) for part in (clips, denoised)]
+    return float(level[0] / level[1])
 
 
 def cycle_loss(cycle: int) -> losses.DenoisingLoss:

@@ -46,7 +46,18 @@ def test_help_needs_no_tensorflow():
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "denoise", "add-noise", "train", "evaluate", "score", "download"]
+    "command",
+    [
+        "run",
+        "denoise",
+        "add-noise",
+        "train",
+        "evaluate",
+        "score",
+        "recognise",
+        "phonemes",
+        "download",
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -69,13 +80,27 @@ def test_denoise_one_file(tmp_path, tree, weights, method, capsys):
 
 def test_denoise_folder_goes_on_after_a_bad_file(tmp_path, tree, weights, capsys):
     target = tmp_path / "out"
-    assert main(["denoise", str(tree), str(target), "--weights", str(weights)]) == 1
+    options = ["--weights", str(weights), "--gate", "inf"]
+    assert main(["denoise", str(tree), str(target), *options]) == 1
     assert outputs(target) == ["a.flac", "deep/b.flac"]
     captured = capsys.readouterr()
     assert "note: what the input held above 8 kHz is gone" in captured.out
     errors = captured.err.strip().splitlines()
     assert errors[-2].startswith(f"error: {tree / 'bad.wav'}: not readable as audio")
     assert errors[-1] == "1 failed, 2 done"
+
+
+def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, capsys):
+    call = ["denoise", str(tree / "a.wav"), "--weights", str(weights)]
+    assert main([*call, str(tmp_path / "left.flac")]) == 0  # these weights remove nothing
+    assert (
+        "note: 1 left as they are, their SNR being above 25 dB (--gate)" in capsys.readouterr().out
+    )
+    assert main([*call, str(tmp_path / "out.flac"), "--gate", "inf", "--mix", "0.5"]) == 0
+    assert "left as they are" not in capsys.readouterr().out
+    assert main([*call, str(tmp_path / "o.flac"), "--mix", "2"]) == 1
+    assert "error: mix 2: choose a share from 0 (noisy) to 1 (denoised)" in capsys.readouterr().err
+    assert not (tmp_path / "o.flac").exists()
 
 
 def test_denoise_does_not_overwrite_unless_told(tmp_path, tree, weights, capsys):

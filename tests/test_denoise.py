@@ -3,6 +3,8 @@
 Most tests use a model that passes everything, so that the right answer is the input.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers import files
 from helpers.audio import AudioError
-from helpers.denoise import Stream, denoise_file
+from helpers.denoise import Denoiser, Stream, denoise_file
 from helpers.models.blocks import WaveformWrapper
 
 SR = 16_000
@@ -102,7 +104,7 @@ def test_file_comes_back_aligned(
     sf.write(source, low_clip(sr, n_samples, channels), sr, subtype=subtype)
     clip = sf.read(source, always_2d=True)[0]
     report = denoise_file(pass_through, source, target)
-    assert report == {"seconds": len(clip) / sr, "sr": sr, "clipped": 0}
+    assert report == {"seconds": len(clip) / sr, "sr": sr, "clipped": 0, "left": False}
     info = sf.info(target)
     assert (info.format, info.subtype, info.samplerate) == ("FLAC", subtype_out, sr)
     denoised = sf.read(target, always_2d=True)[0]
@@ -270,3 +272,56 @@ def test_every_kind_of_sound_is_found(tmp_path):
         "d.opus",
         "e.aif",
     ]
+
+
+# --- mixing and the gate ------------------------------------------------------------------------
+
+
+def with_settings(denoiser, **settings):
+    """A copy of a denoiser with another mix or gate."""
+    changed = copy.copy(denoiser)
+    vars(changed).update(settings)
+    return changed
+
+
+def estimate(noisy, denoised):
+    return 10 * np.log10(np.sum(denoised**2) / np.sum((noisy - denoised) ** 2))
+
+
+def test_mix_puts_the_input_back(perturbed, speech):
+    denoised = perturbed(speech)
+    for mix in (0.0, 0.25, 1.0):
+        mixed = with_settings(perturbed, mix=mix)(speech)
+        assert mixed.dtype == np.float32
+        np.testing.assert_allclose(mixed, mix * denoised + (1 - mix) * speech, atol=1e-6)
+
+
+@pytest.mark.parametrize("mix", [-0.1, 1.1, np.nan])
+def test_mix_outside_its_range_is_refused(mix):
+    with pytest.raises(ValueError, match="share from 0"):
+        Denoiser("spectrogram", mix=mix)
+
+
+def test_gate_compares_the_estimated_snr(perturbed, speech):
+    denoised = perturbed(speech)
+    snr_db = estimate(speech, denoised)
+    below = with_settings(perturbed, gate_db=snr_db - 0.1)(speech)
+    assert np.array_equal(below, speech)
+    above = with_settings(perturbed, gate_db=snr_db + 0.1)(speech)
+    assert np.array_equal(above, denoised)
+    mixed = with_settings(perturbed, mix=0.5, gate_db=snr_db + 0.1)(speech)
+    assert not np.array_equal(mixed, speech)  # the estimate is that of the unmixed output
+
+
+@pytest.mark.parametrize(("subtype", "sr"), [("PCM_16", 16_000), ("PCM_24", 48_000)])
+def test_gate_leaves_a_file_as_it_is(perturbed, tmp_path, subtype, sr):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (sr, 2))
+    sf.write(tmp_path / "a.wav", samples, sr, subtype=subtype)
+    shut = with_settings(perturbed, gate_db=-np.inf)
+    report = denoise_file(shut, tmp_path / "a.wav", tmp_path / "b.flac")
+    assert report == {"seconds": 1.0, "sr": sr, "clipped": 0, "left": True}
+    before, after = (sf.read(tmp_path / name, dtype="int32")[0] for name in ("a.wav", "b.flac"))
+    assert np.array_equal(before, after)  # to the bit, and what is above 8 kHz too
+    report = denoise_file(perturbed, tmp_path / "a.wav", tmp_path / "c.flac")
+    assert not report["left"]
+    assert not np.array_equal(before, sf.read(tmp_path / "c.flac", dtype="int32")[0])

@@ -137,3 +137,9 @@ def build(past=PAST, units=UNITS, channels=CHANNELS, fine_filters=FINE_FILTERS) 
     for name, weights in zip(("encoder", "decoder"), basis, strict=True):
         model.get_layer(name).set_weights([weights])
     return model
+
+
+def scale_output(model: keras.Model, gain: float) -> None:
+    """Multiply what a model gives by a gain: its decoder is linear."""
+    decoder = model.get_layer("decoder")
+    decoder.set_weights([gain * weights for weights in decoder.get_weights()])

@@ -1,0 +1,210 @@
+"""`helpers.asr`, `helpers.recognition`: recognisers, errors, mixes, the gate, kept parts."""
+
+import hashlib
+import importlib.util
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import asr, audio, corpus, models, protocol, recognition
+from helpers.evaluation import Condition
+from helpers.protocol import Entry
+
+SAMPLE = corpus.ROOT / "data" / "sample"
+RESULTS = corpus.ROOT / "data" / "results"
+SR = audio.SAMPLE_RATE
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_what_is_a_matter_of_writing_is_no_error():
+    assert asr.normalise("CHAPTER NINETY NINE THE LAW") == asr.normalise("Chapter 99, the Law.")
+    assert asr.normalise("I'll honour it") == asr.normalise("I WILL HONOR IT")
+    assert asr.normalise("a law") != asr.normalise("a lawn")
+
+
+def test_errors_are_counted_apart():
+    counts = asr.count_errors("a b c d e f", "a x c e f g")
+    assert counts.pop("words") == 6
+    assert counts.pop("errors") == 3
+    assert set(counts.values()) == {1}
+    assert asr.count_errors("one two", "")["deletions"] == 2
+    assert asr.count_letter_errors("abcd", "abxd") == {"letter_errors": 1, "letters": 4}
+    with pytest.raises(ValueError, match="no words"):
+        asr.count_errors(" ", "something")
+
+
+def test_rate_is_of_all_words_and_its_interval_draws_speakers():
+    errors, words = np.array([1, 0, 6, 2]), np.array([10, 10, 20, 10])
+    rate, low, high = asr.error_rate(errors, words, np.array(["a", "b", "c", "d"]))
+    assert rate == 9 / 50
+    assert 0 <= low < rate < high <= 0.3
+    rate, low, high = asr.error_rate(errors, words, np.array(["a"] * 4))
+    assert rate == 9 / 50
+    assert np.isnan([low, high]).all()
+    even = asr.error_rate(np.ones(6), np.full(6, 4), np.arange(6))
+    np.testing.assert_allclose(even, 0.25)
+    paired = np.array([1, -1, 1, -1])  # two speakers whose clips cancel out
+    assert asr.error_rate(paired, words, np.array(["a", "a", "b", "b"]))[0] == 0
+
+
+# --- recognisers --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sphinx():
+    return asr.load("PocketSphinx")
+
+
+@pytest.fixture(scope="module")
+def utterance():
+    one = corpus.read_corpus(SAMPLE).iloc[0]
+    return audio.read(one.path), one.text
+
+
+def test_pocketsphinx_hears_words_and_the_same_ones_again(sphinx, utterance):
+    samples, _ = utterance
+    first = sphinx(samples, SR)
+    assert len(first.split()) >= 3
+    sphinx(np.random.default_rng(0).normal(0, 0.1, 2 * SR).astype("float32"), SR)
+    assert sphinx(samples, SR) == first  # whatever it heard in between
+
+
+def test_pocketsphinx_takes_other_rates_and_hears_nothing_in_silence(sphinx, utterance):
+    samples, _ = utterance
+    wide = audio.resample(samples, SR, 48_000)
+    assert asr.count_errors(sphinx(samples, SR), sphinx(wide, 48_000))["errors"] <= 2
+    assert sphinx(np.zeros(SR, np.float32), SR) == ""
+
+
+def test_missing_recognisers_say_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("DENOISER_WHISPER", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("Whisper tiny.en", "Whisper base"):
+        with pytest.raises(asr.RecogniserError, match="pip install") as caught:
+            asr.load(name)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+    with pytest.raises(asr.RecogniserError, match=r"no model\.bin"):
+        asr.whisper(tmp_path)
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("faster_whisper"), reason="requirements-asr.txt not installed"
+)
+def test_whisper_hears_the_sample(utterance):
+    samples, text = utterance
+    heard = asr.load("Whisper tiny.en")(samples, SR)
+    counts = asr.count_errors(asr.normalise(text), asr.normalise(heard))
+    assert counts["errors"] <= 0.5 * counts["words"]
+
+
+# --- the experiment -----------------------------------------------------------------------------
+
+
+calls = []
+
+
+def loudness():
+    """A recogniser that says how loud a clip is, and counts its calls."""
+    return lambda samples, sr: calls.append(len(samples)) or f"{np.abs(samples).max():.3f}"
+
+
+@pytest.fixture
+def stub(monkeypatch, tmp_path):
+    """The calls of `loudness`, which is the only recogniser; the cache is empty."""
+    calls.clear()
+    monkeypatch.setitem(asr.RECOGNISERS, "stub", loudness)
+    monkeypatch.setattr(asr, "PACKAGES", {"stub": "numpy"})
+    monkeypatch.setattr(recognition, "CACHE", tmp_path)
+    recognition._loaded.cache_clear()
+    with joblib.parallel_config(backend="threading"):
+        yield calls
+    recognition._loaded.cache_clear()
+
+
+def table_of(n: int = 3) -> pd.DataFrame:
+    return corpus.read_corpus(SAMPLE).head(n)
+
+
+def test_choice_takes_speakers_in_turn_and_no_long_utterance():
+    table = corpus.read_corpus(SAMPLE)
+    chosen = recognition.choose(table, tuple(corpus.SPLITS), 4)
+    assert len(chosen) == chosen.speaker.nunique() == 4
+    whole = recognition.choose(
+        table.assign(seconds=[16.0] + [2.0] * (len(table) - 1)), ("test",), 9
+    )
+    assert set(whole.split) == {"test"}
+    assert (whole.seconds <= recognition.LONGEST).all()
+    assert recognition.choose(table.assign(text=None), ("test",), 9).empty
+
+
+def test_a_part_is_heard_once(stub):
+    entry = Entry(lambda clean, noisy: 0.5 * noisy)
+    arguments = ("stub", table_of(), Condition("none"), "half", entry)
+    texts = recognition.transcribe(*arguments)
+    assert len(stub) == 3
+    assert recognition.transcribe(*arguments) == texts
+    assert len(stub) == 3
+    one = table_of().iloc[0]
+    assert float(texts[one.utterance]) == pytest.approx(
+        np.abs(audio.read(one.path)).max() / 2, abs=1e-3
+    )
+    recognition.transcribe(*arguments[:-1], Entry(entry.system, version="other weights"))
+    assert len(stub) == 6
+
+
+def test_mixing_goes_from_noisy_to_denoised():
+    entry = Entry(lambda clean, noisy: np.zeros_like(noisy), version="v")
+    noisy = np.ones(4, np.float32)
+    for mix in recognition.MIXES:
+        mixed = recognition.mixed(entry, mix).system(noisy, noisy)
+        np.testing.assert_allclose(mixed, 1 - mix)
+
+
+def test_gate_takes_the_input_where_the_estimate_is_high():
+    noisy, denoised = {"a": "A", "b": "B"}, {"a": "a", "b": "b"}
+    estimated = {"a": 30.0, "b": 3.0}
+    assert recognition.gated(noisy, denoised, estimated, 25.0) == {"a": "A", "b": "b"}
+    assert recognition.gated(noisy, denoised, estimated, np.inf) == denoised
+    entry = Entry(lambda clean, noisy: 0.5 * noisy)  # as much kept as removed
+    found = recognition.estimated_snr(table_of(1), Condition("none"), entry)
+    assert list(found.values()) == [pytest.approx(0, abs=1e-3)]
+
+
+def test_tables_by_hand():
+    rows = pd.DataFrame(
+        {
+            "utterance": list("abab"),
+            "speaker": list("stst"),
+            "system": ["noisy", "noisy", "default", "default"],
+            "input": "white",
+            "errors": [4, 2, 1, 2],
+            "words": [10, 10, 10, 10],
+            "substitutions": [4, 0, 1, 0],
+            "deletions": [0, 2, 0, 1],
+            "insertions": [0, 0, 0, 1],
+        }
+    )
+    summary = recognition.summarise(rows, ["system"]).set_index("system")
+    assert summary.wer.to_dict() == {"noisy": 30.0, "default": 15.0}
+    assert summary.deletions.to_dict() == {"noisy": 10.0, "default": 5.0}
+    (line,) = recognition.paired(rows, "default", "noisy", ["input"]).to_dict("records")
+    assert (line["difference"], line["low"], line["high"]) == (-15.0, -30.0, 0.0)
+    assert line["relative"] == -50.0
+
+
+def test_committed_rows_are_those_of_the_shipped_weights():
+    rows = recognition.load(RESULTS / "recognition.csv")
+    shipped = hashlib.sha256(models.weights_path("spectrogram").read_bytes()).hexdigest()[:12]
+    assert set(rows[rows.system.isin(["spectrogram", "default"])].version) == {shipped}
+    titles = {protocol.title(one) for one in recognition.CONDITIONS}
+    assert set(rows.input) == titles
+    assert {*recognition.MAIN, "default"} <= set(rows.system)
+    per_part = rows.groupby(["recogniser", "input", "system"]).utterance.agg(["size", "nunique"])
+    assert (per_part == recognition.UTTERANCES).all(axis=None)
+    assert rows.groupby("utterance").words.nunique().max() == 1
+    assert (rows.errors == rows.substitutions + rows.deletions + rows.insertions).all()
