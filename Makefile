@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers recognition phonemes report \
+.PHONY: help run test test-browser lab notebooks results peers recognition phonemes ablation report \
 	train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
@@ -53,6 +53,9 @@ recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whis
 
 phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised speech, resumable
 	$(BIN)/python -m helpers phonemes --out data/results/phonemes
+
+ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
+	$(BIN)/python -m helpers ablate --out data/results/ablation
 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py

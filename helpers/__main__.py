@@ -95,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("phonemes", phonemes, "Train phoneme recognisers on clean, noisy and denoised.")
     sub.add_argument("--out", type=Path, default=Path("output/phonemes"), help="without ending")
 
+    sub = command("ablate", ablate, "Train the steps from a picture to a mask, and score them.")
+    sub.add_argument("--out", type=Path, default=Path("output/ablation"), help="without ending")
+
     sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
     sub.add_argument("--split", default="validation", help="or test, other, test+other")
     sub.add_argument(
@@ -238,6 +241,14 @@ def phonemes(args) -> int:
     rows, curves = phoneme_training.run(table, corpus.find_noise())
     save_csv(rows, args.out)
     save_csv(curves, args.out.with_name(f"{args.out.name}_curves"))
+    return 0
+
+
+def ablate(args) -> int:
+    from helpers import ablation, corpus
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    save_csv(ablation.run(table, corpus.find_noise()), args.out)
     return 0
 
 

@@ -56,6 +56,7 @@ def test_help_needs_no_tensorflow():
         "score",
         "recognise",
         "phonemes",
+        "ablate",
         "download",
     ],
 )
