@@ -13,7 +13,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
-from helpers import audio, corpus
+from helpers import audio, corpus, evaluation
 
 Recogniser = Callable[[np.ndarray, int], str]
 INSTALL = "run `.venv/bin/python -m pip install -r requirements-asr.txt`"
@@ -149,23 +149,10 @@ def count_letter_errors(reference: str, heard: str) -> dict[str, int]:
     return {"letter_errors": errors, "letters": len(reference)}
 
 
-def error_rate(
-    errors: np.ndarray,
-    words: np.ndarray,
-    speakers: np.ndarray,
-    n_draws: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """All errors over all words, with a 95 % percentile interval that draws speakers.
+def error_rate(errors, words, speakers) -> tuple[float, float, float]:
+    """All errors over all words, with a 95 % interval that draws speakers; one value an utterance.
 
-    One value an utterance each. For the difference of two systems give the differences of their
-    errors. M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals in ASR performance
-    evaluation", ICASSP 2004.
+    For the difference of two systems give the differences of their errors. M. Bisani and H. Ney,
+    "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
     """
-    _, labels = np.unique(speakers, return_inverse=True)
-    sums, sizes = np.bincount(labels, errors), np.bincount(labels, words)
-    rate, n = sums.sum() / sizes.sum(), len(sums)
-    if n < 2:
-        return rate, np.nan, np.nan
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
-    return rate, *np.percentile(draws @ sums / (draws @ sizes), [2.5, 97.5])
+    return evaluation.bootstrap_ratio(errors, words, speakers)

@@ -165,6 +165,21 @@ def paired(rows: pd.DataFrame, system: str, other: str, metric: str) -> tuple[fl
     return float(values.mean()), *metrics.bootstrap(values, speakers)
 
 
+def bootstrap_ratio(above, below, clusters, n_draws: int = 10_000, seed: int = 0):
+    """Sum of `above` over sum of `below`, and its 95 % percentile interval, which draws clusters.
+
+    One value an utterance each, and its cluster (the speaker); (ratio, NaN, NaN) with fewer than
+    two clusters. The ratio of two sums, not the mean of ratios.
+    """
+    _, labels = np.unique(clusters, return_inverse=True)
+    sums, sizes = np.bincount(labels, above), np.bincount(labels, below)
+    ratio, n = sums.sum() / sizes.sum(), len(sums)
+    if n < 2:
+        return ratio, np.nan, np.nan
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
+    return ratio, *np.percentile(draws @ sums / (draws @ sizes), [2.5, 97.5])
+
+
 def table_text(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]] = COLUMNS) -> str:
     """The table as Markdown: condition, SNR and system, means with 95 % intervals."""
     exact = rows.si_sdr > EXACT_DB

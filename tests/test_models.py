@@ -167,6 +167,34 @@ def test_a_gain_passes_through(moved, gain_db):
     assert metrics.si_sdr(plain, louder) > 30  # and nothing but the level changes
 
 
+def test_the_waveform_model_can_be_made_louder():
+    model, samples = perturbed("waveform"), white(4_000)
+    before = through(model, "waveform", samples)
+    waveform.scale_output(model, 1.5)
+    np.testing.assert_allclose(through(model, "waveform", samples), 1.5 * before, atol=1e-5)
+
+
+def test_clean_gain_brings_speech_back_to_its_level(monkeypatch):
+    monkeypatch.setenv("DENOISER_CORPUS", str(corpus.ROOT / "data" / "sample"))
+    untrained = WaveformWrapper(models.build("waveform"), 80)  # gives 0.88 times its input
+    gain = training.clean_gain(untrained, n_clips=1)
+    assert gain == pytest.approx(1 / (1 - 1 / (1 + np.exp(2))), rel=1e-3)
+
+
+def test_noise_floor_finds_the_noise_between_the_words():
+    """Steady noise of 1, half of the time under speech of 3: the mean is misled, the floor not."""
+    rng = np.random.default_rng(0)
+    noise = rng.rayleigh(1.0, (1, 200, 40)) ** 0.3
+    speech = 3 * (np.arange(200) // 20 % 2)[None, :, None]
+    heard = np.float32(noise + speech)
+    zeros = np.zeros((1, 41), "float32")
+    floor, state = spectrogram.NoiseFloor(256)(heard, zeros)
+    mean, _ = blocks.RunningMean(256, spectrogram.FLOOR_SECONDS)(heard, zeros)
+    truth = noise.mean()
+    assert abs(np.mean(floor[:, 100:]) - truth) < 0.45 < abs(np.mean(mean[:, 100:]) - truth)
+    assert state.shape == (1, 41)
+
+
 def test_batch_items_do_not_mix(moved):
     method, model = moved
     clips = np.stack([white(4_000, seed=i) for i in range(2)])
