@@ -226,11 +226,12 @@ def recognise(args) -> int:
     from helpers import corpus, recognition
 
     table, recordings = corpus.read_corpus(corpus.find_corpus()), corpus.find_noise()
+    path = args.out.with_suffix(".csv")
     if args.validation:
-        rows = recognition.validate(table, recordings)
+        recognition.validate(path, table, recordings)
     else:
-        rows = recognition.run(table, recordings, args.peers)
-    save_csv(rows, args.out)
+        recognition.run(path, table, recordings, args.peers)
+    print(path)
     return 0
 
 

@@ -23,7 +23,7 @@ from helpers.quick import size
 from helpers.training import CACHE, WarmRestarts
 
 SEED = 4
-STEPS, BATCH_SIZE, SECONDS = size(500, 2), 16, 2.0  # the budget: 4.4 hours of audio
+STEPS, BATCH_SIZE, SECONDS = size(300, 2), 16, 2.0  # the budget: 2.7 hours of audio
 LEARNING_RATE = 2e-3
 BANK_CLIPS = size(400, 8)
 UTTERANCES, CLIP_SECONDS = size(24, 2), 4.0
@@ -31,8 +31,9 @@ CONDITION = evaluation.Condition("white", snr_db=0.0)
 HOP_LENGTH = audio.HOP_LENGTH
 MAGNITUDES = {"latent": 256, "skips": True, "full_size": True, "scale": "compressed"}
 MASK = MAGNITUDES | {"latent": 128, "memory": True, "output": "complex"}
+INVENTED = "picture, phase invented"
 NETWORKS = {  # step -> what `picture.build` is told
-    "picture, phase invented": {},
+    INVENTED: {},
     "phase of the input": {},
     "latent of 256 instead of 32": {"latent": 256},
     "skips, no pooling of time": {"latent": 256, "skips": True},
@@ -106,7 +107,6 @@ LOSSES: dict[str, Callable] = {
     "SI-SDR": lambda clean, denoised: -losses.si_sdr(clean, denoised) / 10,
     "both compressed and SI-SDR": losses.DenoisingLoss().call,
 }
-LAST = "both compressed and SI-SDR"
 
 
 def steps() -> dict[str, tuple[dict, str]]:
@@ -164,30 +164,36 @@ def clips(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return result
 
 
+def score_step(step: str, loss: str, model: WaveformWrapper, pairs) -> pd.DataFrame:
+    """Scores of a trained step, a row a clip, with what its network costs."""
+    about = {"step": step, "loss": loss, "parameters": model.count_params()}
+    about["million_macs"] = macs_per_second(model.frame_model, HOP_LENGTH) / 1e6
+    rows = []
+    for utterance, (clean, noisy) in pairs.items():
+        estimate = model.predict_on_batch(noisy[None])[0]
+        if step == INVENTED:
+            estimate = griffin_lim(np.abs(audio.stft(estimate)), len(noisy))
+        rows.append(about | {"utterance": utterance} | metrics.score(clean, estimate))
+    return pd.DataFrame(rows)
+
+
 def run(table: pd.DataFrame, noise_folder) -> pd.DataFrame:
     """Train and score every step that is not kept; a row an utterance and step.
 
     Columns beside those of `metrics.score`: `step`, `loss`, `parameters`, `million_macs` (a
     second of audio), `seconds` of training.
     """
-    pairs, training, parts = clips(table), None, []
+    pairs, training, trained, parts = clips(table), None, {}, []
     for step, (settings, loss) in tqdm(steps().items(), "steps", disable=None):
         path = CACHE / "ablation" / f"{_digest(step, settings, loss, table, noise_folder)}.csv"
         if not path.exists():
             training = training or make_training(table, noise_folder)
-            model, seconds = train(settings, loss, training)
-            invent = step == "picture, phase invented"
-            about = {"step": step, "loss": loss, "parameters": model.count_params()}
-            about["million_macs"] = macs_per_second(model.frame_model, HOP_LENGTH) / 1e6
-            rows = []
-            for utterance, (clean, noisy) in pairs.items():
-                estimate = model.predict_on_batch(noisy[None])[0]
-                if invent:
-                    estimate = griffin_lim(np.abs(audio.stft(estimate)), len(noisy))
-                row = about | {"seconds": seconds, "utterance": utterance}
-                rows.append(row | metrics.score(clean, estimate))
+            if (key := repr((settings, loss))) not in trained:  # the first two share a network
+                trained = {key: train(settings, loss, training)}
+            model, seconds = trained[key]
+            rows = score_step(step, loss, model, pairs).assign(seconds=seconds)
             with audio.atomic_path(path) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False)
+                rows.to_csv(temporary, index=False)
         parts.append(pd.read_csv(path))
     return pd.concat(parts, ignore_index=True)
 

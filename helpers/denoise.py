@@ -2,7 +2,7 @@
 
 Everything goes block by block through `Stream`, so memory does not grow with the file and the
 result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`, mixing
-and gate in `06_recognition`.
+and gate in `05_evaluation`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from helpers.backend import tf
 from helpers.models.blocks import zero_states
 
 BLOCK_SECONDS = 4.0
-MIX, GATE_DB = 1.0, 25.0  # of the command line; chosen on validation speakers, chapter 06
+MIX, GATE_DB = 1.0, 25.0  # of the command line; chosen on validation speakers, chapter 05
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 

@@ -1,6 +1,7 @@
 """Phoneme recognisers trained on clean, noisy and denoised speech, each tried on all three.
 
-Trainings can be stopped and go on after their last finished epoch. Taught in `06_recognition`.
+Trainings can be stopped and go on after their last finished epoch. Taught in
+`06_recognition`, which is in preparation.
 """
 
 import hashlib

@@ -1,16 +1,15 @@
-"""Word errors of recognisers on noisy and on denoised speech, in parts that are kept.
+"""Word errors of recognisers on noisy and on denoised speech, in a file that grows part by part.
 
-A part is what one recogniser hears on one condition after one system. It is kept under
-`data/cache/recognition` by a digest of what decides it, so a run that was stopped goes on. Taught
-in `06_recognition`.
+A part is what one recogniser hears on one condition after one system. Its rows carry a digest of
+what decides it, so a run that was stopped goes on, and after a training only the trained model is
+heard again. Taught in `06_recognition`, which is in preparation.
 """
 
 import dataclasses
 import functools
 import hashlib
 import itertools
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,12 +18,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers import asr, audio, corpus, evaluation, noise, protocol
+from helpers import asr, audio, evaluation, noise, protocol
 from helpers.evaluation import Condition
 from helpers.protocol import Entry
 from helpers.quick import size
 
-CACHE = corpus.ROOT / "data" / "cache" / "recognition"
 LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
 UTTERANCES = size(120, 2)  # of the test and *other* speakers
 VALIDATION_UTTERANCES = size(40, 2)
@@ -65,35 +63,74 @@ def choose(table: pd.DataFrame, splits: tuple[str, ...], n_utterances: int) -> p
     return ordered.head(n_utterances).reset_index(drop=True)
 
 
-def clips(utterances: pd.DataFrame, condition: Condition, system, files=()) -> Iterator:
-    """`(utterance, text, estimate)`: whole utterances, the noise of `evaluation.make_noisy`."""
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one recogniser hears on one condition after one system."""
+
+    recogniser: str
+    condition: Condition
+    system: str
+    entry: Entry
+
+    @property
+    def key(self) -> dict:
+        """The columns by which its rows are told from those of other parts."""
+        key = {"recogniser": self.recogniser, "system": self.system} | vars(self.condition)
+        return {name: value for name, value in key.items() if value == value}  # no NaN
+
+
+def hear(path: Path, utterances: pd.DataFrame, parts: Iterable[Part], files=()) -> pd.DataFrame:
+    """Rows of every part: those that the CSV `path` has are kept, the others made and added.
+
+    The file is written anew after each part. Rows of a part that has changed are replaced, rows of
+    other parts stay.
+    """
+    rows = read_rows(path) if path.exists() else pd.DataFrame({"part": []})
+    for part in tqdm(list(parts), "parts", disable=None):
+        digest = _digest(utterances, part, files)
+        if not (rows.part == digest).any():
+            new = rows_of(utterances, part, transcribe(utterances, part, files))
+            if len(rows):
+                rows = rows[~(rows[list(part.key)] == pd.Series(part.key)).all(axis=1)]
+            rows = pd.concat([rows, new.assign(part=digest)], ignore_index=True)
+            with audio.atomic_path(path, overwrite=True) as temporary:
+                rows.to_csv(temporary, index=False, float_format="%.5g")
+    return rows
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of `hear`; a recogniser that heard nothing heard ""."""
+    return pd.read_csv(path, dtype={"utterance": str, "speaker": str}).fillna({"heard": "", "version": ""})
+
+
+def clips(utterances: pd.DataFrame, part: Part, files=()) -> Iterator[tuple]:
+    """`(utterance, estimate, estimated_db)`: whole utterances, the noise of the test protocol.
+
+    `estimated_db`: energy that the system keeps over energy that it removes, by which the gate
+    decides.
+    """
     for one in utterances.itertuples():
         clean, _, noisy = evaluation.make_noisy(
-            one.utterance, audio.read(one.path), condition, protocol.SEED, files
+            one.utterance, audio.read(one.path), part.condition, protocol.SEED, files
         )
-        yield one.utterance, one.text, system(clean, noisy)
+        estimate = part.entry.system(clean, noisy)
+        removed = np.sum((noisy - estimate) ** 2)
+        guess = 10 * np.log10(np.sum(estimate**2) / removed) if removed else np.inf
+        yield one.utterance, estimate, guess
 
 
-def transcribe(
-    recogniser: str, utterances, condition: Condition, name: str, entry: Entry, files=()
-) -> dict[str, str]:
-    """Utterance -> what a recogniser hears after a system; kept, and then read from the cache."""
-    path = CACHE / f"{_digest(recogniser, utterances, condition, name, entry, files)}.json"
-    if not path.exists():
-        tasks = (
-            joblib.delayed(_hear)(recogniser, utterance, estimate)
-            for utterance, _, estimate in clips(utterances, condition, entry.system, files)
-        )
-        heard = joblib.Parallel(n_jobs=2, return_as="generator")(tasks)
-        text = f"{recogniser}, {name}, {protocol.title(condition)}"
-        texts = dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
-        with audio.atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(texts))
-    return json.loads(path.read_text())
+def transcribe(utterances: pd.DataFrame, part: Part, files=()) -> dict[str, tuple[str, float]]:
+    """Utterance -> what the recogniser hears, and the SNR that the system estimates, in dB."""
+    tasks = (
+        joblib.delayed(_hear)(part.recogniser, *clip) for clip in clips(utterances, part, files)
+    )
+    heard = joblib.Parallel(n_jobs=2, return_as="generator")(tasks)
+    text = f"{part.recogniser}, {part.system}, {protocol.title(part.condition)}"
+    return dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
 
 
-def _hear(recogniser: str, utterance: str, samples: np.ndarray) -> tuple[str, str]:
-    return utterance, _loaded(recogniser)(samples, audio.SAMPLE_RATE)
+def _hear(recogniser: str, utterance: str, samples: np.ndarray, guess: float):
+    return utterance, (_loaded(recogniser)(samples, audio.SAMPLE_RATE), guess)
 
 
 @functools.cache
@@ -101,29 +138,28 @@ def _loaded(recogniser: str) -> asr.Recogniser:
     return asr.load(recogniser)  # once in each process
 
 
-def _digest(recogniser: str, utterances, condition, name: str, entry: Entry, files) -> str:
+def _digest(utterances: pd.DataFrame, part: Part, files) -> str:
     """Of what decides a part: recogniser, clips, noise, the system's weights and code."""
-    makers = (asr.RECOGNISERS[recogniser], audio, noise, evaluation.make_noisy, entry.made_by)
-    recipe = [recogniser, version(asr.PACKAGES[recogniser])] + [
-        protocol.code(one) for one in makers
-    ]
-    recipe += [name, entry.version, repr(condition)]
+    name, entry = part.recogniser, part.entry
+    makers = (asr.RECOGNISERS[name], audio, noise, evaluation.make_noisy, entry.made_by)
+    recipe = [name, version(asr.PACKAGES[name])] + [protocol.code(one) for one in makers]
+    recipe += [part.system, entry.version, repr(part.condition)]
     recipe += [(one.utterance, one.path.stat().st_size) for one in utterances.itertuples()]
-    if condition.kind == "recorded":
+    if part.condition.kind == "recorded":
         recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
 
-def rows_of(
-    recogniser: str, utterances: pd.DataFrame, condition: Condition, system: str, texts: dict
-) -> pd.DataFrame:
+def rows_of(utterances: pd.DataFrame, part: Part, texts: dict) -> pd.DataFrame:
     """Errors in words and letters, a row an utterance."""
     rows = []
     for one in utterances.itertuples():
-        reference, heard = asr.normalise(one.text), asr.normalise(texts[one.utterance])
+        heard, guess = texts[one.utterance]
+        reference, heard = asr.normalise(one.text), asr.normalise(heard)
         row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
-        row |= vars(condition) | {"system": system, "recogniser": recogniser}
+        row |= vars(part.condition) | {"system": part.system, "recogniser": part.recogniser}
         row |= asr.count_errors(reference, heard) | asr.count_letter_errors(reference, heard)
+        row |= {"estimated_db": guess, "version": part.entry.version[:12], "heard": heard}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -140,37 +176,23 @@ def mixed(entry: Entry, mix: float) -> Entry:
     return dataclasses.replace(entry, system=system) if mix else Entry(lambda clean, noisy: noisy)
 
 
-def validate(table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
-    """Every recogniser on MIXES of validation speech, with the SNR that the gate estimates.
-
-    `estimated_db`: energy that the model keeps over energy that it removes, of each utterance.
-    """
+def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
+    """Every recogniser on MIXES of validation speech (system "mix 0.25" and so on), by `hear`."""
     utterances = choose(table, ("validation",), VALIDATION_UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry, parts = protocol.course_entries()[METHOD], []
-    for condition in tqdm(TO_MIX + TO_GATE, "conditions", disable=None):
-        if condition.kind == "recorded" and not files:
-            continue
-        estimated = estimated_snr(utterances, condition, entry, files)
+    for condition in possible(TO_MIX + TO_GATE, files):
         mixes = MIXES if protocol.is_among(condition, TO_MIX) else (0.0, 1.0)
-        for recogniser, mix in itertools.product(recognisers(), mixes):
-            one = mixed(entry, mix)
-            texts = transcribe(recogniser, utterances, condition, f"mix {mix:g}", one, files)
-            rows = rows_of(recogniser, utterances, condition, METHOD, texts)
-            parts.append(rows.assign(mix=mix, estimated_db=rows.utterance.map(estimated)))
-    return pd.concat(parts, ignore_index=True)
+        parts += [
+            Part(recogniser, condition, f"mix {mix:g}", mixed(entry, mix))
+            for recogniser, mix in itertools.product(recognisers(), mixes)
+        ]
+    return hear(path, utterances, parts, files)
 
 
-def estimated_snr(utterances, condition: Condition, entry: Entry, files=()) -> dict[str, float]:
-    """Utterance -> the SNR in dB by which the gate decides."""
-    result = {}
-    for one in utterances.itertuples():
-        clean, _, noisy = evaluation.make_noisy(
-            one.utterance, audio.read(one.path), condition, protocol.SEED, files
-        )
-        kept = entry.system(clean, noisy)
-        result[one.utterance] = 10 * np.log10(np.sum(kept**2) / np.sum((noisy - kept) ** 2))
-    return result
+def possible(conditions, files) -> list[Condition]:
+    """The conditions, without recorded noise where there is none."""
+    return [one for one in conditions if one.kind != "recorded" or files]
 
 
 def recognisers() -> list[str]:
@@ -188,43 +210,44 @@ def recognisers() -> list[str]:
 # --- on test speakers -------------------------------------------------------------------------
 
 
-def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False) -> pd.DataFrame:
-    """Word errors on the test and *other* speakers, or finish a run that was stopped.
+def run(
+    path: Path, table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
+) -> pd.DataFrame:
+    """Word errors on the test and *other* speakers, by `hear`, on CONDITIONS.
 
-    On CONDITIONS: MAIN, and `default`, the spectrogram model behind the command line's gate. On
-    the first of them, EVERY, also OTHERS. `with_peers`: PEERS instead, whose environment must be
-    the one that runs. Recognisers that are not installed are left out, and named.
+    MAIN, and on the first condition, EVERY, also OTHERS. `with_peers`: PEERS instead, whose
+    environment must be the one that runs. Recognisers that are not installed are left out, and
+    named.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
-    conditions = [one for one in CONDITIONS if one.kind != "recorded" or files]
     entries = protocol.peer_entries() if with_peers else protocol.course_entries()
     parts, names = [], recognisers()
-    for condition in tqdm(conditions, "conditions", disable=None):
+    for condition in possible(CONDITIONS, files):
         systems = PEERS if with_peers else MAIN
-        if not with_peers:
-            systems += OTHERS if protocol.is_among(condition, EVERY) else ()
-            estimated = estimated_snr(utterances, condition, entries[METHOD], files)
-        for recogniser in names:
-            heard = {
-                name: transcribe(recogniser, utterances, condition, name, entries[name], files)
-                for name in systems
-            }
-            if not with_peers:
-                heard["default"] = gated(heard["noisy"], heard[METHOD], estimated)
-            parts += [rows_of(recogniser, utterances, condition, *one) for one in heard.items()]
-    versions = {name: entry.version[:12] for name, entry in entries.items()}
-    rows = pd.concat(parts, ignore_index=True)
-    return rows.assign(version=rows.system.replace("default", METHOD).map(versions))
+        if not with_peers and protocol.is_among(condition, EVERY):
+            systems += OTHERS
+        parts += [
+            Part(recogniser, condition, system, entries[system])
+            for recogniser, system in itertools.product(names, systems)
+        ]
+    return hear(path, utterances, parts, files)
 
 
-def gated(noisy: dict, denoised: dict, estimated: dict, gate_db: float | None = None) -> dict:
-    """What is heard behind the gate: of each utterance, the text of the input or of the output."""
+def with_default(rows: pd.DataFrame, gate_db: float | None = None) -> pd.DataFrame:
+    """The rows, and those of `default`, the model behind the command line's gate.
+
+    Of each utterance those of the input where the model's estimate of the SNR is above the gate,
+    else those of its output.
+    """
     if gate_db is None:
         from helpers.denoise import GATE_DB as gate_db
-    return {
-        name: noisy[name] if estimated[name] > gate_db else text for name, text in denoised.items()
-    }
+    keys = ["recogniser", "input", "utterance"]
+    noisy, denoised = (rows[rows.system == name].set_index(keys) for name in ("noisy", METHOD))
+    noisy = noisy.reindex(denoised.index)
+    left = denoised.estimated_db > gate_db
+    default = pd.concat([denoised[~left], noisy[left]]).reset_index().assign(system="default")
+    return pd.concat([rows, default], ignore_index=True)
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -232,7 +255,7 @@ def gated(noisy: dict, denoised: dict, estimated: dict, gate_db: float | None = 
 
 def load(path: Path) -> pd.DataFrame:
     """Rows of `run` or `validate` from a CSV, with `input`, the condition in words."""
-    rows = pd.read_csv(path, dtype={"utterance": str, "speaker": str})
+    rows = read_rows(path)
     inputs = rows[["kind", "low", "high", "snr_db", "level_db"]]
     titles = {one: protocol.title(Condition(*one)) for one in set(inputs.itertuples(index=False))}
     return rows.assign(input=[titles[one] for one in inputs.itertuples(index=False)])

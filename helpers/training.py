@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -227,7 +228,9 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> Path:
-    """Save the trained model and its card `<method>.json` (SHA-256, data, minutes, command)."""
+    """Save the trained model, its card `<method>.json` (SHA-256, data, minutes, command) and its
+    learning curve `<method>.history.csv` (epoch, loss, seconds, val_loss).
+    """
     path = weights_path(plan.method, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with audio.atomic_path(path, overwrite=True) as temporary:
@@ -246,6 +249,7 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
         "date": time.strftime("%Y-%m-%d"),
     }
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    shutil.copyfile(plan.run_dir / "history.csv", path.with_suffix(".history.csv"))
     return path
 
 
