@@ -100,7 +100,8 @@ def hear(path: Path, utterances: pd.DataFrame, parts: Iterable[Part], files=()) 
 
 def read_rows(path: Path) -> pd.DataFrame:
     """The rows of `hear`; a recogniser that heard nothing heard ""."""
-    return pd.read_csv(path, dtype={"utterance": str, "speaker": str}).fillna({"heard": "", "version": ""})
+    texts = dict.fromkeys(("utterance", "speaker", "heard", "version"), str)
+    return pd.read_csv(path, dtype=texts).fillna({"heard": "", "version": ""})
 
 
 def clips(utterances: pd.DataFrame, part: Part, files=()) -> Iterator[tuple]:
