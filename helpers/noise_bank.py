@@ -5,27 +5,22 @@ Making noise takes longer than mixing it, so training draws random cuts of a ban
 """
 
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from helpers import audio, noise, textures
+from helpers import audio, noise
 
 KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
-    "coloured": 0.20,
-    "whine": 0.07,
-    "tones": 0.08,
-    "buzz": 0.07,
-    "sparks": 0.06,
-    "electrical": 0.07,
-    "recorded": 0.27,  # without recordings: texture
-    "texture": 0.10,
-    "impacts": 0.04,
-    "motor": 0.04,
+    "coloured": 0.25,
+    "whine": 0.08,
+    "tones": 0.10,
+    "buzz": 0.08,
+    "sparks": 0.08,
+    "electrical": 0.08,
+    "recorded": 0.33,  # half of it whole, half high-passed; without recordings: coloured
 }
-WHOLE_SHARES = {"recorded": 0.6, "texture": 0.6, "impacts": 0.6, "motor": 0.6}  # from 0 Hz on
 LOW_RANGE = (1_500.0, 6_000.0)  # Hz, of the band's lower edge
 HIGH_RANGE = (5_000.0, 8_000.0)  # Hz, of the band's upper edge; half the clips reach 8 kHz
 SLOPE_RANGE = (-9.0, 6.0)  # dB per octave, of coloured noise
@@ -34,10 +29,9 @@ LEVEL_RANGE = (-55.0, -15.0)  # dBFS RMS of the speech, uniform
 CLEAN_SHARE = 0.20  # examples without noise
 NOISE_ONLY_SHARE = 0.05  # examples without speech
 TWO_NOISES_SHARE = 0.25  # examples with two clips of the bank on top of each other
-RECORDED_SPEED = (0.8, 1.6)  # of recordings; slower ones would leave the top of the band empty
-COLOURED_SHARE = 0.5  # of recordings get another colour, as from another microphone
+RECORDED_SPEED = (1.0, 1.6)  # of recordings; slower ones would leave the top of the band empty
 BURST_SHARE = 0.05  # clips that come and go
-BANK_CLIPS, BANK_SECONDS = 1600, 10.0
+BANK_CLIPS, BANK_SECONDS = 1200, 10.0
 
 
 def random_band(rng: np.random.Generator) -> tuple[float, float]:
@@ -67,30 +61,19 @@ def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ..
     """One clip of the training distribution, float32 `(n_samples,)`, unit RMS."""
     sr, (low, high) = audio.SAMPLE_RATE, random_band(rng)
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
-    if kind == "recorded" and not files:
-        kind = "texture"
-    if rng.random() < WHOLE_SHARES.get(kind, 0.0):
-        low = 0.0
-    if kind == "recorded":
-        clip = random_recording(rng, n_samples, low, files)
-    elif kind == "coloured":
+    if kind == "recorded" and files:
+        low = 0.0 if rng.random() < 0.5 else low
+        speed = rng.uniform(*RECORDED_SPEED)
+        n_played = int(np.ceil(n_samples * speed)) + 8
+        clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
+        clip = noise.unit_rms(audio.resample(clip, n_played, n_played / speed)[:n_samples])
+    elif kind in ("recorded", "coloured"):
         clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))
     else:
-        clip = (noise.KINDS | textures.KINDS)[kind](n_samples, sr, rng, low, high)
+        clip = noise.KINDS[kind](n_samples, sr, rng, low, high)
     if rng.random() < BURST_SHARE:
         clip = noise.unit_rms(clip * burst_envelope(n_samples, rng))
     return clip
-
-
-def random_recording(rng, n_samples: int, low: float, files) -> np.ndarray:
-    """A cut of a recording above `low` Hz, at another speed, often of another colour."""
-    sr, speed = audio.SAMPLE_RATE, rng.uniform(*RECORDED_SPEED)
-    n_played = int(np.ceil(n_samples * speed)) + 8
-    clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
-    clip = audio.resample(clip, n_played, n_played / speed)[:n_samples]
-    if rng.random() < COLOURED_SHARE:
-        clip = textures.colour(clip, sr, rng)
-    return noise.unit_rms(clip)
 
 
 class NoiseBank:
@@ -121,7 +104,7 @@ class NoiseBank:
             n_clips,
             seconds,
             seed,
-            *(Path(m.__file__).read_bytes() for m in (sys.modules[__name__], noise, textures)),
+            *(Path(m).read_bytes() for m in (__file__, noise.__file__)),
         ]
         recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
         digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]

@@ -25,7 +25,7 @@ from helpers.models.blocks import WaveformWrapper, register
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
-CYCLES = {"spectrogram": (32, 8), "waveform": (18, 4)}  # epochs of the shipped weights
+CYCLES = {"spectrogram": (24, 6), "waveform": (18, 4)}  # epochs of the shipped weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Plan:
     """Everything that decides what a training gives, beside the data."""
 
     method: str
-    cycles: tuple[int, ...] = (32, 8)  # epochs; the rate restarts, halved, with each cycle
+    cycles: tuple[int, ...] = (24, 6)  # epochs; the rate restarts, halved, with each cycle
     batches: int = 200  # an epoch
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example

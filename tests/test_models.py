@@ -181,20 +181,6 @@ def test_clean_gain_brings_speech_back_to_its_level(monkeypatch):
     assert gain == pytest.approx(1 / (1 - 1 / (1 + np.exp(2))), rel=1e-3)
 
 
-def test_noise_floor_finds_the_noise_between_the_words():
-    """Steady noise of 1, half of the time under speech of 3: the mean is misled, the floor not."""
-    rng = np.random.default_rng(0)
-    noise = rng.rayleigh(1.0, (1, 200, 40)) ** 0.3
-    speech = 3 * (np.arange(200) // 20 % 2)[None, :, None]
-    heard = np.float32(noise + speech)
-    zeros = np.zeros((1, 41), "float32")
-    floor, state = spectrogram.NoiseFloor(256)(heard, zeros)
-    mean, _ = blocks.RunningMean(256, spectrogram.FLOOR_SECONDS)(heard, zeros)
-    truth = noise.mean()
-    assert abs(np.mean(floor[:, 100:]) - truth) < 0.45 < abs(np.mean(mean[:, 100:]) - truth)
-    assert state.shape == (1, 41)
-
-
 def test_batch_items_do_not_mix(moved):
     method, model = moved
     clips = np.stack([white(4_000, seed=i) for i in range(2)])

@@ -7,7 +7,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import noise, noise_bank, textures
+from helpers import noise, noise_bank
 from helpers.noise_bank import NoiseBank
 
 SR = 16_000
@@ -227,50 +227,6 @@ def test_mix_refuses_silence(silent, over_active):
         noise.mix(clean, added, 0, over_active=over_active)
 
 
-# --- imitations of the noises of everyday life --------------------------------------------------
-
-imitations = pytest.mark.parametrize("kind", textures.KINDS)
-
-
-@imitations
-@given(seed=seeds, band=bands(), n_samples=st.integers(1_600, 20_000))
-def test_imitation_has_unit_level_and_stays_in_its_band(kind, seed, band, n_samples):
-    samples = textures.KINDS[kind](n_samples, SR, rng(seed), *band)
-    assert samples.dtype == np.float32
-    assert samples.shape == (n_samples,)
-    assert np.sqrt(power(samples)) == pytest.approx(1, abs=1e-3)
-    assert outside_db(samples, *band) < -60
-
-
-@imitations
-def test_imitation_is_decided_by_its_generator(kind):
-    first, again, other = (textures.KINDS[kind](SR, SR, rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_a_texture_wanders_more_than_noise():
-    """Loudness of one band from frame to frame, in dB: steady noise has its 5.6 dB of chance."""
-
-    def wander_db(samples):
-        level = db(np.abs(np.fft.rfft(samples.reshape(-1, 400))[:, 50:60]) ** 2)
-        return np.std(level)
-
-    steady = wander_db(noise.white(10 * SR, SR, rng(), 0, 8_000))
-    assert steady == pytest.approx(5.6, abs=0.3)
-    wander = [wander_db(textures.texture(10 * SR, SR, rng(seed))) for seed in range(12)]
-    assert np.mean(np.array(wander) > steady) > 0.8
-
-
-def test_colour_tilts():
-    """Noise with a tilt of -8 dB an octave is dark, on the mean of many colours."""
-    white = rng().standard_normal(SR)
-    coloured = [textures.colour(white, SR, rng(seed), (-8.0, -8.0)) for seed in range(50)]
-    spectrum = np.mean([np.abs(np.fft.rfft(x)) ** 2 for x in coloured], axis=0)
-    low, high = db(spectrum[500:1_000].mean()), db(spectrum[4_000:8_000].mean())
-    assert low - high == pytest.approx(3 * 8, abs=5)
-
-
 # --- the bank -----------------------------------------------------------------------------------
 
 
@@ -278,8 +234,7 @@ def test_training_never_hears_the_held_out_kinds():
     assert sum(noise_bank.KIND_SHARES.values()) == pytest.approx(1)
     assert not set(noise.HELD_OUT_KINDS) & set(noise_bank.KIND_SHARES)
     assert set(noise.HELD_OUT_KINDS) <= set(noise.KINDS)
-    assert set(noise_bank.KIND_SHARES) <= {*noise.KINDS, *textures.KINDS, "coloured", "recorded"}
-    assert set(noise_bank.WHOLE_SHARES) <= set(noise_bank.KIND_SHARES)
+    assert set(noise_bank.KIND_SHARES) <= {*noise.KINDS, "coloured", "recorded"}
 
 
 @given(seed=seeds)
