@@ -6,9 +6,8 @@ in `04_spectrogram_autoencoder`.
 """
 
 import hashlib
-import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from helpers import audio, dataset, evaluation, losses, metrics, noise, noise_bank, protocol
 from helpers.audio import SAMPLE_RATE
 from helpers.backend import keras, tf
-from helpers.models import blocks, macs_per_second, picture
+from helpers.models import blocks, picture
 from helpers.models.blocks import WaveformWrapper
 from helpers.quick import size
 from helpers.training import CACHE, WarmRestarts
@@ -97,6 +96,14 @@ def compressed_error(clean, denoised, with_phase: bool):
     return tf.reduce_mean(tf.abs(first - second) ** 2, [1, 2])
 
 
+def bounded_si_sdr(clean, denoised):
+    """Minus the SI-SDR in units of 10 dB, as bounded as in `losses.DenoisingLoss`.
+
+    Without the bound, examples without noise rule: passing everything is worth 80 dB there.
+    """
+    return -tf.minimum(losses.si_sdr(clean, denoised), losses.MAX_SI_SDR) / 10
+
+
 LOSSES: dict[str, Callable] = {
     "picture": scaled(picture_error),
     "MSE of samples": scaled(lambda clean, denoised: tf.reduce_mean((clean - denoised) ** 2, -1)),
@@ -104,7 +111,7 @@ LOSSES: dict[str, Callable] = {
     "multi-resolution STFT": scaled(multi_resolution_error),
     "compressed magnitude": scaled(lambda x, y: compressed_error(x, y, with_phase=False)),
     "compressed complex": scaled(lambda x, y: compressed_error(x, y, with_phase=True)),
-    "SI-SDR": lambda clean, denoised: -losses.si_sdr(clean, denoised) / 10,
+    "SI-SDR": bounded_si_sdr,
     "both compressed and SI-SDR": losses.DenoisingLoss().call,
 }
 
@@ -123,15 +130,14 @@ def steps() -> dict[str, tuple[dict, str]]:
 # --- training and scoring -----------------------------------------------------------------------
 
 
-def train(settings: dict, loss: str, training: tf.data.Dataset) -> tuple[WaveformWrapper, float]:
-    """A network trained on the budget, and the seconds that it took."""
+def train(settings: dict, loss: str, training: tf.data.Dataset) -> WaveformWrapper:
+    """A network trained on the budget."""
     keras.utils.set_random_seed(SEED)
     model = WaveformWrapper(picture.build(**settings), HOP_LENGTH)
     rate = WarmRestarts(LEARNING_RATE, [STEPS])
     model.compile(keras.optimizers.Adam(rate, clipnorm=3.0), LOSSES[loss])
-    start = time.perf_counter()
     model.fit(training, epochs=1, steps_per_epoch=STEPS, shuffle=False, verbose=0)
-    return model, time.perf_counter() - start
+    return model
 
 
 def griffin_lim(magnitude: np.ndarray, n_samples: int, n_rounds: int = 60) -> np.ndarray:
@@ -164,24 +170,33 @@ def clips(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return result
 
 
-def score_step(step: str, loss: str, model: WaveformWrapper, pairs) -> pd.DataFrame:
-    """Scores of a trained step, a row a clip, with what its network costs."""
-    about = {"step": step, "loss": loss, "parameters": model.count_params()}
-    about["million_macs"] = macs_per_second(model.frame_model, HOP_LENGTH) / 1e6
-    rows = []
-    for utterance, (clean, noisy) in pairs.items():
+def system(step: str, model: WaveformWrapper) -> evaluation.System:
+    """A trained step as a system; the first one invents its phase."""
+
+    def denoise(clean, noisy):
         estimate = model.predict_on_batch(noisy[None])[0]
         if step == INVENTED:
-            estimate = griffin_lim(np.abs(audio.stft(estimate)), len(noisy))
-        rows.append(about | {"utterance": utterance} | metrics.score(clean, estimate))
+            return griffin_lim(np.abs(audio.stft(estimate)), len(noisy))
+        return estimate
+
+    return denoise
+
+
+def score(denoise: evaluation.System, pairs: dict) -> pd.DataFrame:
+    """`metrics.score` of a system, a row a clip."""
+    rows = []
+    for utterance, (clean, noisy) in pairs.items():
+        estimate = np.float32(denoise(clean, noisy))
+        rows.append({"utterance": utterance} | metrics.score(clean, estimate))
     return pd.DataFrame(rows)
 
 
-def run(table: pd.DataFrame, noise_folder) -> pd.DataFrame:
+def run(table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
     """Train and score every step that is not kept; a row an utterance and step.
 
-    Columns beside those of `metrics.score`: `step`, `loss`, `parameters`, `million_macs` (a
-    second of audio), `seconds` of training.
+    Columns beside those of `metrics.score`: `step`, `loss` and `parameters`, the last two of
+    trained steps only. The first rows are those of the noisy input and both low-pass filters, the
+    last those of an oracle.
     """
     pairs, training, trained, parts = clips(table), None, {}, []
     for step, (settings, loss) in tqdm(steps().items(), "steps", disable=None):
@@ -190,17 +205,23 @@ def run(table: pd.DataFrame, noise_folder) -> pd.DataFrame:
             training = training or make_training(table, noise_folder)
             if (key := repr((settings, loss))) not in trained:  # the first two share a network
                 trained = {key: train(settings, loss, training)}
-            model, seconds = trained[key]
-            rows = score_step(step, loss, model, pairs).assign(seconds=seconds)
+            rows = score(system(step, trained[key]), pairs)
+            rows = rows.assign(step=step, loss=loss, parameters=trained[key].count_params())
             with audio.atomic_path(path) as temporary:
                 rows.to_csv(temporary, index=False)
         parts.append(pd.read_csv(path))
-    return pd.concat(parts, ignore_index=True)
+    floor, ceiling = (
+        [score(one, pairs).assign(step=name) for name, one in systems.items()]
+        for systems in (evaluation.FLOOR, evaluation.CEILING)
+    )
+    return pd.concat([*floor, *parts, *ceiling], ignore_index=True)
 
 
-def _digest(step, settings, loss, table, noise_folder) -> str:
+def _digest(step: str, settings: dict, loss: str, table, noise_folder) -> str:
     """Of what decides a step's rows: its settings, budget, data and code."""
-    modules = (picture, blocks, losses, noise, noise_bank, dataset, metrics, sys.modules[__name__])
+    code = (picture, blocks, losses, noise, noise_bank, dataset, metrics)
+    code += (train, system, score, make_training, clips, picture_error, log_magnitude_error)
+    code += (multi_resolution_error, compressed_error, bounded_si_sdr)
     recipe = [step, settings, loss, STEPS, BANK_CLIPS, UTTERANCES, noise_folder is not None]
-    recipe += [protocol.code(part) for part in modules] + sorted(table.utterance)
+    recipe += [protocol.code(part) for part in code] + sorted(table.utterance)
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]

@@ -39,6 +39,17 @@ STYLES = {  # system: colour, line style, marker
     "log-MMSE": ("tab:olive", (0, (6, 2)), ">"),
     "GTCRN": ("tab:purple", (0, (2, 2)), "P"),
     "DeepFilterNet3": ("tab:pink", (0, (4, 1, 1, 1)), "X"),
+    "noisereduce": ("tab:cyan", (0, (1, 2)), "1"),
+    "log-MMSE (logmmse)": ("olivedrab", (0, (6, 2)), ">"),
+    "Speex": ("peru", (0, (3, 2)), "2"),
+    "WebRTC": ("crimson", (0, (2, 1)), "3"),
+    "RNNoise": ("teal", (0, (5, 1)), "4"),
+    "NSNet2": ("navy", (0, (4, 2, 1, 2)), "p"),
+    "DTLN": ("goldenrod", (0, (3, 1, 1, 1)), "h"),
+    "oracle low-pass": ("darkorange", (0, (1, 1)), "x"),
+    "oracle Wiener": ("0.35", (0, (3, 1, 1, 1)), "+"),
+    "oracle IRM": ("0.25", (0, (5, 1)), "d"),
+    "oracle complex": ("0", (0, (2, 1)), "8"),
 }
 
 

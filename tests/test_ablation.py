@@ -1,9 +1,10 @@
 """`helpers.ablation` and `models.picture`: the steps from a picture to a mask."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from helpers import ablation, audio, metrics
+from helpers import ablation, audio, corpus, evaluation, metrics
 from helpers.backend import tf
 from helpers.models import picture
 from helpers.models.blocks import WaveformWrapper
@@ -80,3 +81,14 @@ def test_griffin_lim_keeps_the_magnitude():
     error = np.abs(audio.stft(again)) - magnitude
     assert np.sum(error**2) < 0.1 * np.sum(magnitude**2)
     assert metrics.level(clean, again) == pytest.approx(0, abs=1)
+
+
+def test_committed_rows_are_those_of_the_steps():
+    rows = pd.read_csv(corpus.ROOT / "data" / "results" / "ablation.csv")
+    steps = ablation.steps()
+    assert list(rows.step.unique()) == [*evaluation.FLOOR, *steps, *evaluation.CEILING]
+    assert rows.groupby("step").utterance.nunique().eq(24).all()
+    trained = rows[rows.step.isin(steps)].groupby("step")[["loss", "parameters"]].first()
+    for step, (settings, loss) in steps.items():
+        assert trained.loss[step] == loss
+        assert picture.build(**settings).count_params() == trained.parameters[step]
