@@ -214,7 +214,8 @@ def run(table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
         [score(one, pairs).assign(step=name) for name, one in systems.items()]
         for systems in (evaluation.FLOOR, evaluation.CEILING)
     )
-    return pd.concat([*floor, *parts, *ceiling], ignore_index=True)
+    rows = pd.concat([*floor, *parts, *ceiling], ignore_index=True)
+    return rows.astype({"parameters": "Int64"})
 
 
 def _digest(step: str, settings: dict, loss: str, table, noise_folder) -> str:

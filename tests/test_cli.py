@@ -286,11 +286,16 @@ def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, caps
 
     monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
     monkeypatch.setattr(training, "train", lambda plan, verbose: models.build(plan.method))
-    monkeypatch.setattr(training, "training_minutes", lambda plan: 0.5)
+    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
+    (tmp_path / "runs" / "waveform-seed7").mkdir(parents=True)
+    history = "epoch,loss,seconds,val_loss\n0,0.5,30,0.6\n"
+    (tmp_path / "runs" / "waveform-seed7" / "history.csv").write_text(history)
     call = ["train", "a", "--cycles", "3", "2", "--seed", "7", "--out", str(tmp_path)]
     assert main(call) == 0
     assert models.load("waveform", tmp_path).count_params() > 200_000
     card = json.loads((tmp_path / "waveform.json").read_text())
     assert card["command"] == "python -m helpers train waveform --cycles 3 2 --seed 7"
+    assert card["minutes"] == 0.5
+    assert (tmp_path / "waveform.history.csv").read_text() == history
     assert card["scores"]["waveform, 10 dB"]["si_sdr"] == pytest.approx(10, abs=0.01)
     assert card["scores"]["low-pass, 0 dB"]["si_sdr"] > 5

@@ -1,14 +1,12 @@
 """`helpers.phonemes`: pronunciations, features, batches, the loss and the best path."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from helpers import audio, corpus, phonemes
+from helpers import audio, phonemes
 from helpers.backend import keras
 
 SR = audio.SAMPLE_RATE
-RESULTS = corpus.ROOT / "data" / "results"
 
 
 def test_words_become_phonemes_without_stress():
@@ -89,27 +87,17 @@ def test_network_learns_one_utterance_by_heart():
     rng = np.random.default_rng(3)
     features = [rng.normal(size=(80, 64)).astype("float16")]
     labels = [np.array([3, 9, 9, 30], np.int32)]
-    model = phonemes.build(units=16, filters=16, dropout=0.0)
+    model = phonemes.build(units=32, filters=32, dropout=0.0)
     assert model.output_shape == (None, None, 40)
-    model.compile(keras.optimizers.Adam(1e-2), phonemes.CTC())
+    model.compile(keras.optimizers.Adam(3e-3), phonemes.CTC())
     x, y = next(phonemes.batches([features], labels, 1, 0, mask=False))
-    for _ in range(300):
-        loss = model.train_on_batch(x, y)
-    assert loss < 1
+    for _ in range(1_000):
+        model.reset_metrics()  # else the loss is the mean of all steps
+        if (loss := model.train_on_batch(x, y)) < 0.05:
+            break
+    assert loss < 0.05
     (heard,) = phonemes.recognise(model, features)
     assert heard.split() == [phonemes.PHONEMES[k - 1] for k in labels[0]]
-
-
-def test_committed_table_is_complete():
-    rows = pd.read_csv(RESULTS / "phonemes.csv")
-    cells = rows.groupby(["trained_on", "tried_on"])
-    assert set(cells.groups) == {(a, b) for a in phonemes.KINDS for b in phonemes.KINDS}
-    assert cells.utterance.agg(tuple).nunique() == 1  # the same clips everywhere
-    rates = cells.errors.sum() / cells.words.sum()
-    for kind in phonemes.KINDS:
-        assert rates[kind, "clean"] < 0.45
-    curves = pd.read_csv(RESULTS / "phonemes_curves.csv")
-    assert curves.groupby("trained_on").epoch.max().nunique() == 1
 
 
 @pytest.mark.parametrize("seconds", [0.2, 3.0])
