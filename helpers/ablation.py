@@ -1,8 +1,9 @@
 """From a picture to a mask, one remedy at a time, each trained on the same budget.
 
-Every step differs from the one above it in one thing; every loss is that of the last step's
-network. Trained steps are kept in `data/cache/ablation`, so a run that was stopped goes on. Taught
-in `04_spectrogram_autoencoder`.
+Every step keeps what the one above it has, but for the loss where its output asks for another, and
+a narrower latent once there is memory; the other losses are tried on the last network. Trained
+steps are kept in `data/cache/ablation`, so a run that was stopped goes on. Taught in
+`04_spectrogram_autoencoder`.
 """
 
 import hashlib

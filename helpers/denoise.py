@@ -1,8 +1,8 @@
 """Use a trained model: on an array, on a stream, on a file of any length.
 
 Everything goes block by block through `Stream`, so memory does not grow with the file and the
-result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`, mixing
-and gate in `05_evaluation`.
+result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`, the
+gate in `05_evaluation`.
 """
 
 from collections.abc import Callable, Iterator

@@ -165,7 +165,7 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
     size = {"figsize": (3.6 * len(metrics), 3.2), "squeeze": False}
     figure, axes = plt.subplots(1, len(metrics), **size)
     for ax, metric in zip(axes.flat, metrics, strict=True):
-        curves(ax, summary, metric)
+        _curves(ax, summary, metric)
         ax.set(ylabel=LABELS[metric])
     return _with_legend(figure)
 
@@ -176,21 +176,21 @@ def quality_by_kind(summary: pd.DataFrame, metric: str = "si_sdr"):
     size = {"figsize": (2.8 * len(groups), 3.2), "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(1, len(groups), **size)
     for ax, (title, group) in zip(axes.flat, groups, strict=True):
-        curves(ax, group, metric)
+        _curves(ax, group, metric)
         ax.set_title(title, fontsize="medium")
     axes.flat[0].set(ylabel=LABELS[metric])
     return _with_legend(figure)
 
 
-def curves(ax, summary: pd.DataFrame, metric: str, x: str = "snr_db"):
-    """Draw a metric of every system over the column `x`, with its intervals."""
+def _curves(ax, summary: pd.DataFrame, metric: str):
+    """Draw a metric of every system over the SNR, with its intervals."""
     for system, group in summary.groupby("system", sort=False):
         color, line, marker = STYLES.get(system, (None, "-", "."))
-        group = group.sort_values(x)
+        group = group.sort_values("snr_db")
         values = group[metric]
         errors = [values - group[f"{metric}_low"], group[f"{metric}_high"] - values]
         style = {"color": color, "linestyle": line, "marker": marker, "label": system}
-        ax.errorbar(group[x], values, errors, **style)
+        ax.errorbar(group.snr_db, values, errors, **style)
     ax.set(xlabel="Input SNR (dB)")
     return ax
 

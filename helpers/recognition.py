@@ -258,8 +258,8 @@ def load(path: Path) -> pd.DataFrame:
     """Rows of `run` or `validate` from a CSV, with `input`, the condition in words."""
     rows = read_rows(path)
     inputs = rows[["kind", "low", "high", "snr_db", "level_db"]]
-    titles = {one: protocol.title(Condition(*one)) for one in set(inputs.itertuples(index=False))}
-    return rows.assign(input=[titles[one] for one in inputs.itertuples(index=False)])
+    titles = [protocol.title(Condition(*one)) for one in inputs.itertuples(index=False)]
+    return rows.assign(input=titles)
 
 
 def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -219,3 +219,16 @@ def test_tables_by_hand():
     (line,) = recognition.paired(rows, "default", "noisy", ["input"]).to_dict("records")
     assert (line["difference"], line["low"], line["high"]) == (-15.0, -30.0, 0.0)
     assert line["relative"] == -50.0
+
+
+def test_readme_tells_what_the_recognisers_made_of_it():
+    """The README's word error rates are those of the committed rows."""
+    rows = recognition.load(corpus.ROOT / "data" / "results" / "recognition.csv")
+    summary = recognition.summarise(rows, ["recogniser", "input", "system"])
+    wer = summary.set_index(["recogniser", "input", "system"]).wer.round().astype(int)
+    white = [wer[name, "white 4-8 kHz, 0 dB"] for name in asr.PACKAGES]
+    loud = wer["Whisper tiny.en", "recorded 0-8 kHz, 0 dB"]
+    readme = " ".join((corpus.ROOT / "README.md").read_text().split())
+    assert f"PocketSphinx {white[0].noisy} % noisy, {white[0].spectrogram} % denoised" in readme
+    assert f"Whisper tiny.en {white[1].noisy} and {white[1].spectrogram} %" in readme
+    assert f"Whisper {loud.noisy} % noisy, {loud.spectrogram} % denoised" in readme
