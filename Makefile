@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers recognition phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results peers speed recognition phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -43,6 +43,10 @@ results: $(READY) ## the test protocol, resumable: every condition and system in
 
 peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
 	.venv-peers/bin/python -m helpers evaluate --peers --out data/results/peers
+
+speed: $(READY) .venv-peers/.ready ## CPU speed of every system in one run, a few minutes; let the machine rest otherwise
+	$(BIN)/python -m helpers speed --out data/results/speed
+	.venv-peers/bin/python -m helpers speed --peers --out data/results/speed
 
 recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whisper, resumable, into data/results
 	$(BIN)/python -m pip install -q -r requirements-asr.txt

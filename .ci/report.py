@@ -1,4 +1,4 @@
-"""Put the headline table and verdict of `data/results` into the README (`make report`).
+"""Put the tables and the verdict of `data/results` into the README (`make report`).
 
 python .ci/report.py
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import evaluation, peers, protocol
+from helpers import evaluation, peers, protocol, recognition
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "data" / "results"
@@ -55,6 +55,26 @@ def verdict(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def recognisers(rows: pd.DataFrame) -> str:
+    """Word error rates before and after the command line's default, and the paired difference."""
+    rows = recognition.with_default(rows)
+    wer = recognition.summarise(rows, ["recogniser", "input", "system"])
+    wer = wer.set_index(["recogniser", "input", "system"]).wer
+    change = recognition.paired(rows, "default", "noisy", ["recogniser", "input"])
+    change = change.set_index(["recogniser", "input"])
+    names = rows.recogniser.unique()
+    lines = ["| input | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for title in rows.input.unique():
+        cells = []
+        for name in names:
+            before, after = wer[name, title, "noisy"], wer[name, title, "default"]
+            line = change.loc[(name, title)]
+            points = evaluation.interval_text(line.difference, line.low, line.high, "{:+.1f}")
+            cells.append(f"{before:.0f} % → {after:.0f} % ({points})")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def with_report(readme: str, parts: dict[str, str]) -> str:
     """The README with each part between its marks. Raises ValueError where they are missing."""
     for name, text in parts.items():
@@ -69,10 +89,10 @@ def with_report(readme: str, parts: dict[str, str]) -> str:
 
 def parts() -> dict[str, str]:
     """What the README gets."""
-    rows = protocol.load(RESULTS)
-    return {"table": table(rows), "verdict": verdict(rows)}
+    rows, heard = protocol.load(RESULTS), recognition.load(RESULTS / "recognition.csv")
+    return {"table": table(rows), "verdict": verdict(rows), "recognisers": recognisers(heard)}
 
 
 if __name__ == "__main__":
     README.write_text(with_report(README.read_text(), parts()))
-    print(f"{README.name}: table and verdict of {RESULTS.relative_to(ROOT)}")
+    print(f"{README.name}: tables and verdict of {RESULTS.relative_to(ROOT)}")

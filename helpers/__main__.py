@@ -54,12 +54,18 @@ def parser() -> argparse.ArgumentParser:
     add_in_out(sub)
     add_method(sub)
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
-    sub.add_argument("--mix", type=float, help="share of the denoised signal, 0-1 (default: 1)")
+    sub.add_argument("--mix", type=float, default=1.0, help="share denoised, 0-1 (default: 1)")
     sub.add_argument(
         "--gate",
         type=float,
         metavar="DB",
         help="leave a file alone if its SNR, as estimated, is higher (default: 25; inf: never)",
+    )
+    sub.add_argument(
+        "--low-share",
+        type=float,
+        metavar="SHARE",
+        help="leave a file alone if more of its noise lies below 2 kHz (default: 0.01; 1: never)",
     )
 
     sub = command(
@@ -85,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("evaluate", evaluate, "The test protocol: every condition, every system.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
     sub.add_argument("--out", type=Path, default=Path("output/test"), help="without ending")
+
+    sub = command("speed", speed, "CPU speed of every system, on a machine that rests otherwise.")
+    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
+    sub.add_argument("--out", type=Path, default=Path("output/speed"), help="without ending")
 
     sub = command("recognise", recognise, "Word errors of speech recognisers, noisy and denoised.")
     which = sub.add_mutually_exclusive_group()
@@ -149,11 +159,12 @@ def denoise(args) -> int:
     from helpers import files
 
     pairs = files.plan_outputs(args.source, args.target)  # before TensorFlow's seconds
-    from helpers.denoise import GATE_DB, MIX, Denoiser, denoise_file
+    from helpers.denoise import Denoiser, denoise_file
+    from helpers.gate import GATE_DB, LOW_SHARE
 
-    mix = MIX if args.mix is None else args.mix
     gate_db = GATE_DB if args.gate is None else args.gate
-    denoiser = Denoiser(METHODS[args.method], args.weights, mix, gate_db)
+    low_share = LOW_SHARE if args.low_share is None else args.low_share
+    denoiser = Denoiser(METHODS[args.method], args.weights, args.mix, gate_db, low_share)
     start = time.perf_counter()
     report = files.for_each_file(pairs, lambda *pair: denoise_file(denoiser, *pair, args.overwrite))
     results = [result for *_, result in report["done"]]
@@ -163,8 +174,14 @@ def denoise(args) -> int:
             f"{len(results)} done, {seconds:.1f} s of audio "
             f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
         )
-    if left := sum(result["left"] for result in results):
-        print(f"note: {left} left as they are, their SNR being above {gate_db:g} dB (--gate)")
+    left = [result["left"] for result in results]
+    if n := left.count("clean"):
+        print(f"note: {n} left as they are, their SNR being above {gate_db:g} dB (--gate)")
+    if n := left.count("whole band"):
+        print(
+            f"note: {n} left as they are, their noise reaching below 2 kHz, where denoising harms "
+            "speech recognition (--low-share 1 denoises all the same)"
+        )
     if any(result["sr"] > 16_000 and not result["left"] for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):
@@ -219,6 +236,14 @@ def evaluate(args) -> int:
     rows = protocol.run(table, corpus.find_noise(), args.peers)
     evaluation.save_table(rows, args.out)
     print(f"{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def speed(args) -> int:
+    from helpers import corpus, protocol
+
+    table = corpus.read_corpus(corpus.find_corpus())
+    print(protocol.speeds(args.out.with_suffix(".csv"), table, args.peers).to_string(index=False))
     return 0
 
 

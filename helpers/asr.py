@@ -1,7 +1,7 @@
 """Speech recognisers behind one interface, and the errors that they make.
 
 A recogniser is a function `(samples, sr) -> text`: float32 `(samples,)` in [-1, 1]. Taught in
-`06_recognition`, which is in preparation.
+`06_recognition`.
 """
 
 import functools

@@ -1,8 +1,7 @@
 """Use a trained model: on an array, on a stream, on a file of any length.
 
 Everything goes block by block through `Stream`, so memory does not grow with the file and the
-result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`, the
-gate in `05_evaluation`.
+result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +15,10 @@ from tqdm import tqdm
 from helpers import audio, files, models
 from helpers.audio import SAMPLE_RATE
 from helpers.backend import tf
+from helpers.gate import Change
 from helpers.models.blocks import zero_states
 
 BLOCK_SECONDS = 4.0
-MIX, GATE_DB = 1.0, 25.0  # of the command line; chosen on validation speakers, chapter 05
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
@@ -29,8 +28,9 @@ class Denoiser:
     `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
     default). What comes out is `mix` x denoised + (1 - mix) x noisy (*observation adding*, K.
     Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR, as estimated,
-    is above `gate_db` is left as it is. By default neither is done. Raises models.WeightsError
-    where weights are missing or wrong, ValueError for a mix outside 0 to 1.
+    is above `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is left as it
+    is (`helpers.gate`). By default none of this is done. Raises models.WeightsError where weights
+    are missing or wrong, ValueError for a mix outside 0 to 1.
     """
 
     def __init__(
@@ -39,10 +39,12 @@ class Denoiser:
         folder: Path | None = None,
         mix: float = 1.0,
         gate_db: float = np.inf,
+        low_share: float = 1.0,
     ):
         if not 0 <= mix <= 1:
             raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
-        self.method, self.mix, self.gate_db = method, mix, gate_db
+        self.method, self.mix = method, mix
+        self.gate_db, self.low_share = gate_db, low_share
         self.model = models.load(method, folder)
         self.win_length = self.model.inputs[0].shape[-1]
         self.hop_length = models.METHODS[method].HOP_LENGTH
@@ -59,7 +61,7 @@ class Denoiser:
         columns = noisy[:, None] if noisy.ndim == 1 else noisy
         stream = Stream(self, columns.shape[1])
         denoised = np.concatenate([stream.process(columns), stream.finish()])
-        chosen = columns if stream.snr_db > self.gate_db else denoised
+        chosen = columns if stream.why_leave else denoised
         return np.float32(chosen).reshape(noisy.shape)
 
 
@@ -79,7 +81,7 @@ class Stream:
         self.states = zero_states(denoiser.model, n_channels)
         self.to_drop = overlap  # output that belongs before the first sample
         self.noisy = np.zeros((0, n_channels), np.float32)  # taken in and not yet given back
-        self.kept, self.removed = 0.0, 0.0  # energies so far
+        self.change = Change(n_channels)
 
     @property
     def owed(self) -> int:
@@ -87,9 +89,9 @@ class Stream:
         return len(self.noisy)
 
     @property
-    def snr_db(self) -> float:
-        """The SNR of what was given back, estimated: energy that was kept over energy removed."""
-        return 10 * np.log10((self.kept + 1e-12) / (self.removed + 1e-12))
+    def why_leave(self) -> str:
+        """Why the gate would leave what came in so far as it is, "" if it would not."""
+        return self.change.why_leave(self.denoiser.gate_db, self.denoiser.low_share)
 
     def process(self, block: np.ndarray) -> np.ndarray:
         """Take `(n, channels)`, give what is complete, `(m, channels)`."""
@@ -128,8 +130,7 @@ class Stream:
         self.to_drop -= dropped
         denoised = joined[:, dropped : dropped + self.owed].T
         noisy, self.noisy = self.noisy[: len(denoised)], self.noisy[len(denoised) :]
-        self.kept += float(np.sum(denoised**2))
-        self.removed += float(np.sum((noisy - denoised) ** 2))
+        self.change.add(noisy, denoised)
         mix = self.denoiser.mix
         return denoised if mix == 1 else mix * denoised + (1 - mix) * noisy
 
@@ -149,7 +150,8 @@ def denoise_file(denoiser: Denoiser, source: Path, target: Path, overwrite: bool
 
     Written as FLAC (or WAV, if `target` ends so), with 24 bits where the input has more than 16.
     Returns {"seconds", "sr", "clipped", "left"} (seconds of audio, samples clipped to full scale,
-    whether the gate left the input as it is). Raises AudioError, and then leaves nothing behind.
+    why the gate left the input as it is: "clean", "whole band" or "" for neither). Raises
+    AudioError, and then leaves nothing behind.
     """
     with audio.open_audio(source) as reader, audio.atomic_path(target, overwrite) as temporary:
         files.check_format(reader, source, target)
@@ -167,8 +169,7 @@ def denoise_file(denoiser: Denoiser, source: Path, target: Path, overwrite: bool
 
         stream = Stream(denoiser, channels)
         clipped = write(denoised_blocks(stream, reader))
-        left = bool(stream.snr_db > denoiser.gate_db)
-        if left:
+        if left := stream.why_leave:
             with audio.open_audio(source) as again:
                 clipped = write(audio.read_blocks(again, int(BLOCK_SECONDS * sr)))
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}

@@ -1,7 +1,6 @@
 """Phoneme recognisers trained on clean, noisy and denoised speech, each tried on all three.
 
-Trainings can be stopped and go on after their last finished epoch. Taught in
-`06_recognition`, which is in preparation.
+Trainings can be stopped and go on after their last finished epoch. Taught in `06_recognition`.
 """
 
 import hashlib

@@ -1,8 +1,7 @@
 """A small phoneme recogniser, to be trained on clean, noisy or denoised speech and tried on all.
 
 Log-mel features, convolutions and bidirectional GRUs, trained with connectionist temporal
-classification (A. Graves et al., ICML 2006). Taught in
-`06_recognition`, which is in preparation.
+classification (A. Graves et al., ICML 2006). Taught in `06_recognition`.
 """
 
 import functools

@@ -8,6 +8,7 @@ than the pinned, delete that folder. Taught in `05_evaluation`.
 
 import ast
 import dataclasses
+import datetime
 import hashlib
 import inspect
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from helpers.quick import size
 
 CACHE = corpus.ROOT / "data" / "cache" / "evaluation"
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
+SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 SEED = 0
 HEADLINE = (  # every system is scored on these
     Condition("white", snr_db=0.0),
@@ -133,6 +135,40 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
         columns=["version", "megabytes"],
     )
     return rows.join(about, on="system")
+
+
+def speeds(path: Path, table: pd.DataFrame, with_peers: bool = False) -> pd.DataFrame:
+    """CPU seconds a second of audio of every system, all on the same clips, nothing beside it.
+
+    Written to the CSV `path`: system, cpu (median over clips), cpu_low and cpu_high (extremes),
+    seconds (of audio), date. The first clip, on which programs load and compile, is not counted.
+    Rows of other systems stay, so that the course's environment and that of the peers, one after
+    the other, fill one file.
+    """
+    utterances = evaluation.pick(table, "test", SPEED_UTTERANCES)
+    entries = peer_entries() if with_peers else course_entries()
+    systems = {name: entry.system for name, entry in entries.items()}
+    timed = []
+    for row, clean, _ in evaluation.clips(utterances, [HEADLINE[0]], systems, SEED):
+        if row["utterance"] != utterances.utterance[0]:
+            timed.append(row | {"seconds": len(clean) / audio.SAMPLE_RATE})
+    found = (
+        pd.DataFrame(timed)
+        .groupby("system", sort=False)
+        .agg(
+            cpu=("cpu", "median"),
+            cpu_low=("cpu", "min"),
+            cpu_high=("cpu", "max"),
+            seconds=("seconds", "sum"),
+        )
+    )
+    found = found.reset_index().assign(date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}")
+    if path.exists():
+        earlier = pd.read_csv(path)
+        found = pd.concat([earlier[~earlier.system.isin(found.system)], found])
+    with audio.atomic_path(path, overwrite=True) as temporary:
+        found.to_csv(temporary, index=False, float_format="%.4g")
+    return found
 
 
 def load(folder: Path) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 A part is what one recogniser hears on one condition after one system. Its rows carry a digest of
 what decides it, so a run that was stopped goes on, and after a training only the trained model is
-heard again. Taught in `06_recognition`, which is in preparation.
+heard again. Taught in `06_recognition`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers import asr, audio, evaluation, noise, protocol
+from helpers import asr, audio, evaluation, gate, noise, protocol
 from helpers.evaluation import Condition
 from helpers.protocol import Entry
 from helpers.quick import size
@@ -29,9 +29,10 @@ VALIDATION_UTTERANCES = size(40, 2)
 METHOD = "spectrogram"  # the model that is mixed and gated
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the denoised signal
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
-TO_GATE = (  # only noisy and denoised: is there an SNR above which the input is better left alone?
+TO_GATE = (  # only noisy and denoised: what is better left alone?
     Condition("none"),
     Condition("recorded", 0, 8_000, 10.0),
+    Condition("recorded", 0, 8_000, 20.0),
     Condition("white", snr_db=20.0),
 )
 EVERY = (Condition("white", snr_db=0.0),)
@@ -50,9 +51,12 @@ CONDITIONS = (
     Condition("recorded", 0, 8_000, 20.0),
     Condition("pink", 2_500, 7_000, 0.0),
 )
+MIXED = CONDITIONS[:6]  # on which a mix that was chosen is reported
+CHOSEN_MIX = {"Whisper tiny.en": 0.5}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 MAIN = ("noisy", "low-pass", METHOD)
 OTHERS = ("log-MMSE", "waveform")
 PEERS = ("GTCRN",)
+KINDS = ("white", "inverter", "pink", "recorded", "none")  # the order of tables
 
 
 def choose(table: pd.DataFrame, splits: tuple[str, ...], n_utterances: int) -> pd.DataFrame:
@@ -105,23 +109,23 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def clips(utterances: pd.DataFrame, part: Part, files=()) -> Iterator[tuple]:
-    """`(utterance, estimate, estimated_db)`: whole utterances, the noise of the test protocol.
+    """`(utterance, estimate, change)`: whole utterances, the noise of the test protocol.
 
-    `estimated_db`: energy that the system keeps over energy that it removes, by which the gate
-    decides.
+    `change`: what the system did, {"estimated_db", "low_share"}, by which the gate decides.
     """
     for one in utterances.itertuples():
         clean, _, noisy = evaluation.make_noisy(
             one.utterance, audio.read(one.path), part.condition, protocol.SEED, files
         )
         estimate = part.entry.system(clean, noisy)
-        removed = np.sum((noisy - estimate) ** 2)
-        guess = 10 * np.log10(np.sum(estimate**2) / removed) if removed else np.inf
-        yield one.utterance, estimate, guess
+        change = gate.Change()
+        change.add(noisy[:, None], estimate[:, None])
+        about = {"estimated_db": change.snr_db, "low_share": change.low_share}
+        yield one.utterance, estimate, about
 
 
-def transcribe(utterances: pd.DataFrame, part: Part, files=()) -> dict[str, tuple[str, float]]:
-    """Utterance -> what the recogniser hears, and the SNR that the system estimates, in dB."""
+def transcribe(utterances: pd.DataFrame, part: Part, files=()) -> dict[str, tuple[str, dict]]:
+    """Utterance -> what the recogniser hears, and the `change` of `clips`."""
     tasks = (
         joblib.delayed(_hear)(part.recogniser, *clip) for clip in clips(utterances, part, files)
     )
@@ -130,8 +134,8 @@ def transcribe(utterances: pd.DataFrame, part: Part, files=()) -> dict[str, tupl
     return dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
 
 
-def _hear(recogniser: str, utterance: str, samples: np.ndarray, guess: float):
-    return utterance, (_loaded(recogniser)(samples, audio.SAMPLE_RATE), guess)
+def _hear(recogniser: str, utterance: str, samples: np.ndarray, change: dict):
+    return utterance, (_loaded(recogniser)(samples, audio.SAMPLE_RATE), change)
 
 
 @functools.cache
@@ -155,12 +159,12 @@ def rows_of(utterances: pd.DataFrame, part: Part, texts: dict) -> pd.DataFrame:
     """Errors in words and letters, a row an utterance."""
     rows = []
     for one in utterances.itertuples():
-        heard, guess = texts[one.utterance]
+        heard, change = texts[one.utterance]
         reference, heard = asr.normalise(one.text), asr.normalise(heard)
         row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
         row |= vars(part.condition) | {"system": part.system, "recogniser": part.recogniser}
         row |= asr.count_errors(reference, heard) | asr.count_letter_errors(reference, heard)
-        row |= {"estimated_db": guess, "version": part.entry.version[:12], "heard": heard}
+        row |= change | {"version": part.entry.version[:12], "heard": heard}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -216,9 +220,9 @@ def run(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear`, on CONDITIONS.
 
-    MAIN, and on the first condition, EVERY, also OTHERS. `with_peers`: PEERS instead, whose
-    environment must be the one that runs. Recognisers that are not installed are left out, and
-    named.
+    MAIN, on the first condition, EVERY, also OTHERS, and on MIXED the mix of CHOSEN_MIX.
+    `with_peers`: PEERS instead, whose environment must be the one that runs. Recognisers that are
+    not installed are left out, and named.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
@@ -232,22 +236,32 @@ def run(
             Part(recogniser, condition, system, entries[system])
             for recogniser, system in itertools.product(names, systems)
         ]
+        if not with_peers and protocol.is_among(condition, MIXED):
+            parts += [
+                Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix))
+                for name, mix in CHOSEN_MIX.items()
+                if name in names
+            ]
     return hear(path, utterances, parts, files)
 
 
-def with_default(rows: pd.DataFrame, gate_db: float | None = None) -> pd.DataFrame:
+def with_default(
+    rows: pd.DataFrame,
+    gate_db: float = gate.GATE_DB,
+    low_share: float = gate.LOW_SHARE,
+    noisy: str = "noisy",
+    denoised: str = METHOD,
+) -> pd.DataFrame:
     """The rows, and those of `default`, the model behind the command line's gate.
 
-    Of each utterance those of the input where the model's estimate of the SNR is above the gate,
-    else those of its output.
+    Of each utterance those of the system `noisy` where the gate leaves it alone (by the columns of
+    `clips`), else those of `denoised`.
     """
-    if gate_db is None:
-        from helpers.denoise import GATE_DB as gate_db
     keys = ["recogniser", "input", "utterance"]
-    noisy, denoised = (rows[rows.system == name].set_index(keys) for name in ("noisy", METHOD))
-    noisy = noisy.reindex(denoised.index)
-    left = denoised.estimated_db > gate_db
-    default = pd.concat([denoised[~left], noisy[left]]).reset_index().assign(system="default")
+    before, after = (rows[rows.system == name].set_index(keys) for name in (noisy, denoised))
+    before = before.reindex(after.index)
+    left = (after.estimated_db > gate_db) | (after.low_share > low_share)
+    default = pd.concat([after[~left], before[left]]).reset_index().assign(system="default")
     return pd.concat([rows, default], ignore_index=True)
 
 
@@ -255,8 +269,9 @@ def with_default(rows: pd.DataFrame, gate_db: float | None = None) -> pd.DataFra
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Rows of `run` or `validate` from a CSV, with `input`, the condition in words."""
-    rows = read_rows(path)
+    """Rows of `run` or `validate` from a CSV, by kind of noise and SNR, with `input`, in words."""
+    rows = read_rows(path).sort_values("snr_db", kind="stable")
+    rows = rows.sort_values("kind", key=lambda kinds: kinds.map(KINDS.index), kind="stable")
     inputs = rows[["kind", "low", "high", "snr_db", "level_db"]]
     titles = [protocol.title(Condition(*one)) for one in inputs.itertuples(index=False)]
     return rows.assign(input=titles)

@@ -81,7 +81,7 @@ def test_denoise_one_file(tmp_path, tree, weights, method, capsys):
 
 def test_denoise_folder_goes_on_after_a_bad_file(tmp_path, tree, weights, capsys):
     target = tmp_path / "out"
-    options = ["--weights", str(weights), "--gate", "inf"]
+    options = ["--weights", str(weights), "--gate", "inf", "--low-share", "1"]
     assert main(["denoise", str(tree), str(target), *options]) == 1
     assert outputs(target) == ["a.flac", "deep/b.flac"]
     captured = capsys.readouterr()
@@ -97,8 +97,13 @@ def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, c
     assert (
         "note: 1 left as they are, their SNR being above 25 dB (--gate)" in capsys.readouterr().out
     )
-    assert main([*call, str(tmp_path / "out.flac"), "--gate", "inf", "--mix", "0.5"]) == 0
+    always = ["--gate", "inf", "--low-share", "1"]
+    assert main([*call, str(tmp_path / "out.flac"), *always, "--mix", "0.5"]) == 0
     assert "left as they are" not in capsys.readouterr().out
+    low = ["--gate", "inf", "--low-share", "0"]
+    assert main([*call, str(tmp_path / "low.flac"), *low]) == 0
+    note = "note: 1 left as they are, their noise reaching below 2 kHz, where denoising harms"
+    assert note in capsys.readouterr().out
     assert main([*call, str(tmp_path / "o.flac"), "--mix", "2"]) == 1
     assert "error: mix 2: choose a share from 0 (noisy) to 1 (denoised)" in capsys.readouterr().err
     assert not (tmp_path / "o.flac").exists()

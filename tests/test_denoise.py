@@ -104,7 +104,7 @@ def test_file_comes_back_aligned(
     sf.write(source, low_clip(sr, n_samples, channels), sr, subtype=subtype)
     clip = sf.read(source, always_2d=True)[0]
     report = denoise_file(pass_through, source, target)
-    assert report == {"seconds": len(clip) / sr, "sr": sr, "clipped": 0, "left": False}
+    assert report == {"seconds": len(clip) / sr, "sr": sr, "clipped": 0, "left": ""}
     info = sf.info(target)
     assert (info.format, info.subtype, info.samplerate) == ("FLAC", subtype_out, sr)
     denoised = sf.read(target, always_2d=True)[0]
@@ -313,13 +313,24 @@ def test_gate_compares_the_estimated_snr(perturbed, speech):
     assert not np.array_equal(mixed, speech)  # the estimate is that of the unmixed output
 
 
+def test_gate_compares_where_the_noise_lies(perturbed, speech):
+    denoised = perturbed(speech)
+    removed = np.abs(np.fft.rfft(speech - denoised)) ** 2
+    share = np.sum(removed[np.fft.rfftfreq(len(speech), 1 / 16_000) < 2_000]) / np.sum(removed)
+    assert 0.05 < share < 0.95
+    more = with_settings(perturbed, low_share=share + 0.02)(speech)
+    assert np.array_equal(more, denoised)
+    less = with_settings(perturbed, low_share=share - 0.02)(speech)
+    assert np.array_equal(less, speech)
+
+
 @pytest.mark.parametrize(("subtype", "sr"), [("PCM_16", 16_000), ("PCM_24", 48_000)])
 def test_gate_leaves_a_file_as_it_is(perturbed, tmp_path, subtype, sr):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (sr, 2))
     sf.write(tmp_path / "a.wav", samples, sr, subtype=subtype)
     shut = with_settings(perturbed, gate_db=-np.inf)
     report = denoise_file(shut, tmp_path / "a.wav", tmp_path / "b.flac")
-    assert report == {"seconds": 1.0, "sr": sr, "clipped": 0, "left": True}
+    assert report == {"seconds": 1.0, "sr": sr, "clipped": 0, "left": "clean"}
     before, after = (sf.read(tmp_path / name, dtype="int32")[0] for name in ("a.wav", "b.flac"))
     assert np.array_equal(before, after)  # to the bit, and what is above 8 kHz too
     report = denoise_file(perturbed, tmp_path / "a.wav", tmp_path / "c.flac")

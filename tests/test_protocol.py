@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import time
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,29 @@ def test_protocol_goes_on_and_scores_only_what_is_new(small, monkeypatch):
     trained_again = protocol.run(table, None)
     assert trained_again.megabytes.dropna().unique() == [17e-6]
     assert small == [(kind, "spectrogram") for kind in ("white", "none", "white")]
+
+
+def test_speeds_of_two_environments_fill_one_file(monkeypatch, tmp_path):
+    def slow(clean, noisy):
+        end = time.process_time() + 0.02
+        while time.process_time() < end:
+            pass
+        return noisy
+
+    table, path = corpus.read_corpus(SAMPLE), tmp_path / "speed.csv"
+    entries = {"noisy": protocol.Entry(lambda clean, noisy: noisy), "slow": protocol.Entry(slow)}
+    monkeypatch.setattr(protocol, "SPEED_UTTERANCES", 3)
+    monkeypatch.setattr(protocol, "course_entries", lambda: entries)
+    monkeypatch.setattr(protocol, "peer_entries", lambda: {"peer": protocol.Entry(slow)})
+    first = protocol.speeds(path, table).set_index("system")
+    assert first.cpu["noisy"] < 1e-3
+    seconds = evaluation.pick(table, "test", 3).seconds[1:].clip(upper=evaluation.LONGEST)
+    assert first.seconds["slow"] == pytest.approx(seconds.sum(), abs=0.01)
+    assert first.cpu["slow"] == pytest.approx(0.02 / seconds.mean(), rel=0.5)
+    assert (first.cpu_low <= first.cpu).all()
+    protocol.speeds(path, table, with_peers=True)
+    protocol.speeds(path, table)
+    assert sorted(pd.read_csv(path).system) == ["noisy", "peer", "slow"]
 
 
 def test_code_of_a_part_ignores_words_and_sees_changes(tmp_path, monkeypatch):
