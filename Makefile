@@ -44,7 +44,7 @@ results: $(READY) ## the test protocol, resumable: every condition and system in
 peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
 	.venv-peers/bin/python -m helpers evaluate --peers --out data/results/peers
 
-speed: $(READY) .venv-peers/.ready ## CPU speed of every system in one run, a few minutes; let the machine rest otherwise
+speed: $(READY) .venv-peers/.ready ## CPU speed of every system in one run, a minute; let the machine rest otherwise
 	$(BIN)/python -m helpers speed --out data/results/speed
 	.venv-peers/bin/python -m helpers speed --peers --out data/results/speed
 

@@ -107,6 +107,7 @@ def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -
         validation_data=data("validation", [0]).cache(),
         epochs=epochs,
         steps_per_epoch=n_batches,
+        shuffle=False,  # the batches come in random order already
         callbacks=[
             keras.callbacks.BackupAndRestore(run_dir / "backup", delete_checkpoint=False),
             keras.callbacks.CSVLogger(history, append=True),

@@ -1,12 +1,13 @@
 """`helpers.phonemes`: pronunciations, features, batches, the loss and the best path."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from helpers import audio, phonemes
+from helpers import audio, corpus, phonemes
 from helpers.backend import keras
 
-SR = audio.SAMPLE_RATE
+SR, RESULTS = audio.SAMPLE_RATE, corpus.ROOT / "data" / "results"
 
 
 def test_words_become_phonemes_without_stress():
@@ -105,3 +106,15 @@ def test_recogniser_takes_short_and_long_clips(seconds):
     samples = np.random.default_rng(4).normal(0, 0.1, int(seconds * SR)).astype("float32")
     model = phonemes.build(units=8, filters=8)
     assert len(phonemes.recognise(model, [phonemes.log_mel(samples)])) == 1
+
+
+def test_committed_table_is_complete():
+    rows = pd.read_csv(RESULTS / "phonemes.csv")
+    cells = rows.groupby(["trained_on", "tried_on"])
+    assert set(cells.groups) == {(a, b) for a in phonemes.KINDS for b in phonemes.KINDS}
+    assert cells.utterance.agg(tuple).nunique() == 1  # the same clips everywhere
+    rates = cells.errors.sum() / cells.words.sum()
+    for kind in phonemes.KINDS:
+        assert rates[kind, "clean"] < 0.45
+    curves = pd.read_csv(RESULTS / "phonemes_curves.csv")
+    assert curves.groupby("trained_on").epoch.max().nunique() == 1
