@@ -63,9 +63,10 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--low-share",
-        type=float,
+        type=share,
         metavar="SHARE",
-        help="leave a file alone if more of its noise lies below 2 kHz (default: 0.01; 1: never)",
+        help="leave a file alone if more than this share of what the model takes away lies below "
+        "2 kHz (0-1, default: 0.01; 1: never)",
     )
 
     sub = command(
@@ -128,6 +129,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1. Raises ArgumentTypeError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: choose a share from 0 to 1")
+    return value
+
+
 def add_in_out(sub: argparse.ArgumentParser) -> None:
     """The arguments of commands that turn files into files."""
     sub.add_argument("source", type=Path, metavar="IN", help="file or folder")
@@ -179,8 +191,8 @@ def denoise(args) -> int:
         print(f"note: {n} left as they are, their SNR being above {gate_db:g} dB (--gate)")
     if n := left.count("whole band"):
         print(
-            f"note: {n} left as they are, their noise reaching below 2 kHz, where denoising harms "
-            "speech recognition (--low-share 1 denoises all the same)"
+            f"note: {n} left as they are, their noise reaching below 2 kHz, where denoising may "
+            "harm speech recognition (--low-share 1 denoises all the same)"
         )
     if any(result["sr"] > 16_000 and not result["left"] for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
