@@ -50,11 +50,10 @@ CONDITIONS = (  # those first for which most is expected of the models
     Condition("recorded", 0, 8_000, 20.0),
     Condition("pink", 2_500, 7_000, 0.0),
 )
-EVERY = CONDITIONS[:1]  # on which all of the course's systems are heard
 MIXED = tuple(CONDITIONS[i] for i in (0, 1, 6, 7, 8))  # on which a mix that was chosen is reported
 CHOSEN_MIX = {"Whisper tiny.en": 0.5}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 MAIN = ("noisy", "low-pass", METHOD)
-OTHERS = ("log-MMSE", "waveform")
+OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
 PEERS = ("GTCRN",)
 KINDS = ("white", "inverter", "pink", "recorded", "none")  # the order of tables
 
@@ -220,23 +219,27 @@ def run(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear`, on CONDITIONS.
 
-    MAIN, on the first condition, EVERY, also OTHERS, and on MIXED the mix of CHOSEN_MIX.
-    `with_peers`: PEERS instead, whose environment must be the one that runs. Recognisers that are
-    not installed are left out, and named.
+    MAIN, then on MIXED the mix of CHOSEN_MIX, then OTHERS. `with_peers`: PEERS instead, whose
+    environment must be the one that runs. Recognisers that are not installed are left out, and
+    named.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = protocol.peer_entries() if with_peers else protocol.course_entries()
-    parts = []
-    for name, condition in itertools.product(recognisers(), possible(CONDITIONS, files)):
-        systems = PEERS if with_peers else MAIN
-        if not with_peers and protocol.is_among(condition, EVERY):
-            systems += OTHERS
-        parts += [Part(name, condition, system, entries[system]) for system in systems]
-        mix = CHOSEN_MIX.get(name)
-        if mix and not with_peers and protocol.is_among(condition, MIXED):
-            parts.append(Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix)))
-    return hear(path, utterances, parts, files)
+    names, conditions = recognisers(), possible(CONDITIONS, files)
+
+    def every(systems):
+        cells = itertools.product(names, conditions, systems)
+        return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
+
+    if with_peers:
+        return hear(path, utterances, every(PEERS), files)
+    mixes = [
+        Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix))
+        for (name, mix), condition in itertools.product(CHOSEN_MIX.items(), possible(MIXED, files))
+        if name in names
+    ]
+    return hear(path, utterances, [*every(MAIN), *mixes, *every(OTHERS)], files)
 
 
 def with_default(

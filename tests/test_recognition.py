@@ -175,6 +175,25 @@ def test_what_was_heard_is_kept_when_a_run_breaks_off(stub, tmp_path):
     assert set(recognition.read_rows(tmp_path / "rows.csv").system) == {"good"}
 
 
+def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, tmp_path):
+    systems = (*recognition.MAIN, *recognition.OTHERS)
+    entries = {name: Entry(lambda clean, noisy: 0.5 * noisy) for name in systems}
+    monkeypatch.setattr(protocol, "course_entries", lambda: entries)
+    monkeypatch.setattr(protocol, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
+    monkeypatch.setattr(recognition, "CONDITIONS", recognition.CONDITIONS[-4:])  # one recorded
+    monkeypatch.setattr(recognition, "MIXED", recognition.CONDITIONS[-1:])
+    monkeypatch.setattr(recognition, "CHOSEN_MIX", {"stub": 0.5, "missing": 0.25})
+    table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
+    rows = recognition.run(path, table, None)
+    n = len(recognition.choose(table, ("test", "other"), recognition.UTTERANCES))
+    wanted = 3 * len(systems) + 1
+    assert len(rows) == wanted * n
+    assert rows.groupby(["system", "kind", "snr_db"]).ngroups == wanted
+    assert set(rows.system) == {*systems, "mix 0.5"}
+    peers = recognition.run(tmp_path / "peers.csv", table, None, with_peers=True)
+    assert set(peers.system) == {"GTCRN"}
+
+
 def test_mixing_goes_from_noisy_to_denoised():
     entry = Entry(lambda clean, noisy: np.zeros_like(noisy), version="v")
     noisy = np.ones(4, np.float32)
