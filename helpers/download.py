@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,14 +203,16 @@ def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
     """Unpack beside `dest`, then move into it: files that all subsets share, then the subset.
 
     Raises DownloadError after deleting an archive that lacks the subset, or that has a member
-    which would land outside (the "data" filter of PEP 706).
+    which would land outside.
     """
     folder = archive.with_name(f"{subset}.unpacked")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         with tarfile.open(archive) as tar:
-            members = tqdm(tar, desc=f"unpack {subset}", unit=" files", disable=not progress)
-            tar.extractall(folder, members, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+            members = members_inside(tar, folder)
+            members = tqdm(members, desc=f"unpack {subset}", unit=" files", disable=not progress)
+            tar.extractall(folder, members)
         top = folder / home(subset).inside
         if not (top / subset).is_dir():
             raise tarfile.ReadError(f"there is no {(top / subset).relative_to(folder)} in it")
@@ -222,6 +224,19 @@ def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def members_inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of an archive, as the "data" filter of PEP 706 lets them pass.
+
+    Python before 3.11.4 has no such filter. Raises tarfile.ReadError at a member that would land
+    outside `folder`, or is a link or a device.
+    """
+    for member in tar:
+        lands = (folder / member.name).resolve()
+        if not lands.is_relative_to(folder.resolve()) or not (member.isfile() or member.isdir()):
+            raise tarfile.ReadError(f"{member.name} may land outside")
+        yield member
 
 
 def install(folder: Path, subset: str, dest: Path) -> None:
