@@ -70,9 +70,9 @@ def recognisers(rows: pd.DataFrame) -> str:
             before, after = wer[name, title, "noisy"], wer[name, title, "default"]
             line = change.loc[(name, title)]
             points = evaluation.interval_text(line.difference, line.low, line.high, "{:+.1f}")
-            after = f"{before:.0f} % → {after:.0f} % ({points})"
             left = line.difference == line.low == line.high == 0
-            cells.append(f"{before:.0f} %, left alone" if left else after)
+            outcome = ", left alone" if left else f" → {after:.0f} % ({points})"
+            cells.append(f"{before:.0f} %{outcome}")
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

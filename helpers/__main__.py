@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add_in_out(sub)
     add_method(sub)
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
-    sub.add_argument("--mix", type=float, default=1.0, help="share denoised, 0-1 (default: 1)")
+    sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
     sub.add_argument(
         "--gate",
         type=float,

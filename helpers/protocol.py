@@ -38,7 +38,7 @@ HEADLINE = (  # every system is scored on these
     Condition("none"),
 )
 SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise
-SWEEP = tuple(  # of white noise, on which all of the course's systems are scored
+SWEEP = tuple(  # of white noise, on which every system is scored too
     Condition("white", snr_db=snr) for snr in (-5.0, 5.0, 20.0)
 )
 CONDITIONS = (
@@ -108,14 +108,14 @@ def run(table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
     `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
-    `with_peers`: the peers on HEADLINE, instead of the course's systems on CONDITIONS (CLASSICAL
-    and ORACLES on HEADLINE and SWEEP only). The rows are those of `evaluation.evaluate`, and
-    `version` and `megabytes` of each system. Quick mode takes two utterances a split and two
-    conditions.
+    `with_peers`: the peers, instead of the course's systems. The trained models, FLOOR and CEILING
+    are scored on CONDITIONS, all others on HEADLINE and SWEEP only. The rows are those of
+    `evaluation.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
+    utterances a split and two conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = evaluation.pick(table, splits, UTTERANCES)
-    conditions = size(HEADLINE if with_peers else CONDITIONS, HEADLINE[:2])
+    conditions = size(HEADLINE + SWEEP if with_peers else CONDITIONS, HEADLINE[:2])
     if noise_folder is None:
         conditions = [one for one in conditions if one.kind != "recorded"]
     files = tuple(noise.recorded_files(noise_folder, "test"))

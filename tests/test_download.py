@@ -227,6 +227,18 @@ def test_member_that_climbs_out_is_refused(tmp_path, start_server, name):
     assert not dest.exists()
 
 
+def test_a_link_is_refused(tmp_path, start_server):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        link = tarfile.TarInfo(f"LibriSpeech/{FLAC}")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    archive = buffer.getvalue()
+    with pytest.raises(DownloadError, match="may land outside"):
+        get(tmp_path / "LibriSpeech", start_server(archive), archive=archive)
+    assert everything(tmp_path) == []
+
+
 def test_archive_of_something_else_is_refused(tmp_path, start_server):
     for archive in (make_archive({"LibriSpeech/test-clean/a.flac": b"a"}), b"<html>no</html>"):
         with pytest.raises(DownloadError, match="not unpacked"):

@@ -111,6 +111,14 @@ def test_speeds_of_two_environments_fill_one_file(monkeypatch, tmp_path):
     assert sorted(pd.read_csv(path).system) == ["noisy", "peer", "slow"]
 
 
+def test_committed_speeds_are_those_of_every_system_in_one_run():
+    found = pd.read_csv(corpus.ROOT / "data" / "results" / "speed.csv")
+    assert sorted(found.system) == sorted(protocol.ORDER)
+    assert found.seconds.nunique() == 1  # the same clips
+    dates = pd.to_datetime(found.date)
+    assert dates.max() - dates.min() < pd.Timedelta(minutes=10)
+
+
 def test_code_of_a_part_ignores_words_and_sees_changes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     texts = {
