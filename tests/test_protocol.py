@@ -189,7 +189,8 @@ def test_results_are_complete_and_of_speakers_never_trained_on(results):
     assert set(own.split) == {"test", "other"}
     assert set(own.utterance) == set(installed.utterance)
     by = ["kind", "low", "high", "snr_db", "level_db"]
-    for rows, conditions in ((own, protocol.CONDITIONS), (installed, protocol.HEADLINE)):
+    for_peers = protocol.HEADLINE + protocol.SWEEP
+    for rows, conditions in ((own, protocol.CONDITIONS), (installed, for_peers)):
         assert len(rows[by].drop_duplicates()) == len(conditions)
         counts = rows.groupby([*by, "system"], dropna=False).size()
         assert set(counts) == {own.utterance.nunique()}
