@@ -28,6 +28,7 @@ UTTERANCES = size(120, 2)  # of the test and *other* speakers
 VALIDATION_UTTERANCES = size(40, 2)
 METHOD = "spectrogram"  # the model that is mixed and gated
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the denoised signal
+LIMITS_DB = (10.0, 20.0)  # the most by which a bin is taken down
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
 TO_GATE = (  # only noisy and denoised: what is better left alone?
     Condition("none"),
@@ -186,16 +187,37 @@ def mixed(entry: Entry, mix: float) -> Entry:
     return dataclasses.replace(entry, system=system) if mix else Entry(lambda clean, noisy: noisy)
 
 
+def limited(entry: Entry, limit_db: float) -> Entry:
+    """A system that takes no bin of the STFT down by more than `limit_db`; some noise stays.
+
+    A bin below that is the input's, turned down by `limit_db`: the maximum attenuation, or
+    spectral floor, of M. Berouti, R. Schwartz and J. Makhoul (ICASSP 1979).
+    """
+
+    def system(clean, noisy):
+        floor = 10 ** (-limit_db / 20) * audio.stft(noisy)
+        S = audio.stft(entry.system(clean, noisy))
+        return audio.istft(np.where(np.abs(S) < np.abs(floor), floor, S), len(noisy))
+
+    return dataclasses.replace(entry, system=system)
+
+
 def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
-    """Every recogniser on MIXES of validation speech (system "mix 0.25" and so on), by `hear`."""
+    """Every recogniser on validation speech, by `hear`: systems "mix 0.25", "limit 10 dB", ...
+
+    MIXES and LIMITS_DB on TO_MIX, the input and the model on TO_GATE.
+    """
     utterances = choose(table, ("validation",), VALIDATION_UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry, parts = protocol.course_entries()[METHOD], []
     for condition in possible(TO_MIX + TO_GATE, files):
-        mixes = MIXES if protocol.is_among(condition, TO_MIX) else (0.0, 1.0)
+        whole = protocol.is_among(condition, TO_MIX)
+        systems = {f"mix {mix:g}": mixed(entry, mix) for mix in (MIXES if whole else (0.0, 1.0))}
+        if whole:
+            systems |= {f"limit {limit:g} dB": limited(entry, limit) for limit in LIMITS_DB}
         parts += [
-            Part(recogniser, condition, f"mix {mix:g}", mixed(entry, mix))
-            for recogniser, mix in itertools.product(recognisers(), mixes)
+            Part(recogniser, condition, name, system)
+            for recogniser, (name, system) in itertools.product(recognisers(), systems.items())
         ]
     return hear(path, utterances, parts, files)
 

@@ -202,6 +202,18 @@ def test_mixing_goes_from_noisy_to_denoised():
         np.testing.assert_allclose(mixed, 1 - mix)
 
 
+def test_a_limit_leaves_some_of_the_input_and_keeps_what_is_louder():
+    rng = np.random.default_rng(0)
+    noisy = rng.standard_normal(4000).astype(np.float32)
+    silent = protocol.Entry(lambda clean, noisy: np.zeros_like(noisy))
+    left = recognition.limited(silent, 20.0).system(noisy, noisy)
+    np.testing.assert_allclose(left, 0.1 * noisy, atol=1e-5)
+    louder = protocol.Entry(lambda clean, noisy: 2 * noisy)
+    np.testing.assert_allclose(
+        recognition.limited(louder, 20.0).system(noisy, noisy), 2 * noisy, atol=1e-5
+    )
+
+
 def test_gate_takes_the_input_where_it_is_clean_or_its_noise_low():
     rows = pd.DataFrame(
         {
