@@ -211,10 +211,10 @@ def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.D
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry, parts = protocol.course_entries()[METHOD], []
     for condition in possible(TO_MIX + TO_GATE, files):
-        whole = protocol.is_among(condition, TO_MIX)
-        systems = {f"mix {mix:g}": mixed(entry, mix) for mix in (MIXES if whole else (0.0, 1.0))}
-        if whole:
-            systems |= {f"limit {limit:g} dB": limited(entry, limit) for limit in LIMITS_DB}
+        chosen_on = protocol.is_among(condition, TO_MIX)
+        mixes, limits = (MIXES, LIMITS_DB) if chosen_on else ((0.0, 1.0), ())
+        systems = {f"mix {mix:g}": mixed(entry, mix) for mix in mixes}
+        systems |= {f"limit {limit:g} dB": limited(entry, limit) for limit in limits}
         parts += [
             Part(recogniser, condition, name, system)
             for recogniser, (name, system) in itertools.product(recognisers(), systems.items())

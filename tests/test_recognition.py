@@ -194,6 +194,18 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     assert set(peers.system) == {"GTCRN"}
 
 
+def test_validation_hears_mixes_and_limits_where_they_are_chosen(stub, monkeypatch, tmp_path):
+    entry = Entry(lambda clean, noisy: 0.5 * noisy)
+    monkeypatch.setattr(protocol, "course_entries", lambda: {recognition.METHOD: entry})
+    table = corpus.read_corpus(SAMPLE).assign(split="validation").head(2)
+    rows = recognition.validate(tmp_path / "rows.csv", table, None)  # no recorded noise
+    heard = rows.groupby(["kind", "snr_db"]).system.agg(set).to_dict()
+    mixes = {f"mix {mix:g}" for mix in recognition.MIXES}
+    limits = {f"limit {limit:g} dB" for limit in recognition.LIMITS_DB}
+    ends = {"mix 0", "mix 1"}
+    assert heard == {("white", 0): mixes | limits, ("white", 20): ends, ("none", 0): ends}
+
+
 def test_mixing_goes_from_noisy_to_denoised():
     entry = Entry(lambda clean, noisy: np.zeros_like(noisy), version="v")
     noisy = np.ones(4, np.float32)
@@ -266,10 +278,14 @@ def committed():
     return recognition.load(corpus.ROOT / "data" / "results" / "recognition.csv")
 
 
-def test_every_condition_was_heard_with_every_main_system(committed):
-    cells = committed.groupby(["recogniser", "input", "system"]).utterance.agg(frozenset)
+def test_every_condition_was_heard_with_every_system_but_one(committed):
+    """All but the waveform model, which was not heard everywhere yet (chapter 06 says so)."""
+    installed = recognition.load(corpus.ROOT / "data" / "results" / "recognition_peers.csv")
+    cells = pd.concat([committed, installed]).groupby(["recogniser", "input", "system"])
+    cells = cells.utterance.agg(frozenset)
     titles = [protocol.title(one) for one in recognition.CONDITIONS]
-    wanted = itertools.product(asr.PACKAGES, titles, recognition.MAIN)
+    systems = (*recognition.MAIN, "log-MMSE", *recognition.PEERS)
+    wanted = itertools.product(asr.PACKAGES, titles, systems)
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognition.UTTERANCES
 
