@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--cycles", type=int, nargs="+", help="epochs (default: those of the shipped weights)"
     )
+    sub.add_argument("--optimizer", choices=("Adam", "Muon"), default="Adam")
+    sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
@@ -232,8 +234,14 @@ def train(args) -> int:
     from helpers import evaluation, training
 
     method = METHODS[args.method]
-    cycles = tuple(args.cycles or training.CYCLES[method])
-    plan = training.Plan(method, cycles, seed=args.seed)
+    plan = training.Plan(
+        method,
+        tuple(args.cycles or training.CYCLES[method]),
+        optimizer=args.optimizer,
+        learning_rate=training.LEARNING_RATES[args.optimizer],
+        start=str(args.start or ""),
+        seed=args.seed,
+    )
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
     path = training.export(plan, training.train(plan, verbose=verbose), args.out)
     evaluation.add_scores(method, args.out)

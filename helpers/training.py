@@ -19,13 +19,14 @@ import pandas as pd
 
 from helpers import audio, corpus, dataset, losses, noise, noise_bank
 from helpers.backend import keras, ops
-from helpers.models import METHODS, build, waveform, weights_path
+from helpers.models import METHODS, build, load, waveform, weights_path
 from helpers.models.blocks import WaveformWrapper, register
 
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
 CYCLES = {"spectrogram": (24, 6), "waveform": (18, 4)}  # epochs of the shipped weights
+LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +38,21 @@ class Plan:
     batches: int = 200  # an epoch
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
+    optimizer: str = "Adam"  # or "Muon"
     learning_rate: float = 1e-3
+    start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
     bank_clips: int = noise_bank.BANK_CLIPS
 
     @property
     def run_dir(self) -> Path:
-        return RUNS / f"{self.method}-seed{self.seed}"
+        return RUNS / f"{self.method}-seed{self.seed}{'-more' if self.start else ''}"
+
+    @property
+    def earlier_cycles(self) -> int:
+        """1 where trained weights are the start, else 0."""
+        return int(bool(self.start))
 
     @property
     def epochs(self) -> int:
@@ -82,17 +90,42 @@ def make_data(plan: Plan):
 
 
 def compile_model(plan: Plan) -> WaveformWrapper:
-    """The untrained model of a plan: Adam with clipping, warm restarts and EMA weights."""
+    """The model of a plan before its first step, with the loss of its first cycle.
+
+    Raises models.WeightsError where the weights to start from are missing or not of their card.
+    """
     keras.utils.set_random_seed(plan.seed)
     frame_model = build(plan.method)
     model = WaveformWrapper(frame_model, METHODS[plan.method].HOP_LENGTH)
     steps = [epochs * plan.batches for epochs in plan.cycles]
-    rate = WarmRestarts(plan.learning_rate, steps)
-    optimizer = keras.optimizers.Adam(rate, clipnorm=3.0, use_ema=True, ema_momentum=0.99)
-    model.compile(optimizer, cycle_loss(0))
+    rate = WarmRestarts(plan.learning_rate * 0.5**plan.earlier_cycles, steps)
+    optimizer = make_optimizer(plan.optimizer, rate)
+    model.compile(optimizer, cycle_loss(plan.earlier_cycles))
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
+    if plan.start:
+        frame_model.set_weights(load(plan.method, Path(plan.start)).get_weights())
     optimizer.build(model.trainable_variables)
     return model
+
+
+def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:
+    """Adam or Muon, with clipped gradients and an exponential mean of the weights.
+
+    Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) makes
+    the steps of each matrix nearly orthogonal, so that all its directions learn at one pace. Adam
+    keeps what is no matrix, biases and convolutions, and the bases of the waveform model, which
+    start right and should move little. Raises ValueError for another name.
+    """
+    shared = {"clipnorm": 3.0, "use_ema": True, "ema_momentum": 0.99}
+    if name == "Adam":
+        return keras.optimizers.Adam(rate, **shared)
+    if name == "Muon":
+        no_decay = {"weight_decay": 0.0, "adam_weight_decay": 0.0}
+        bases = ["encoder/kernel", "decoder/kernel"]
+        return keras.optimizers.Muon(
+            rate, adam_lr_ratio=2 / 3, exclude_layers=bases, **no_decay, **shared
+        )
+    raise ValueError(f"optimizer {name!r}: choose Adam or Muon")
 
 
 @register
@@ -162,8 +195,8 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     text = json.dumps(dataclasses.asdict(plan), indent=1)
     if settings.exists() and settings.read_text() != text:
         raise ValueError(f"{settings}: a run with other settings; delete its folder to start anew")
-    settings.write_text(text)
     model = compile_model(plan)
+    settings.write_text(text)
     done = resume(model, plan.run_dir)
     training, validation = make_data(plan)
     last = min(plan.epochs, stop_after or plan.epochs)
@@ -179,7 +212,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
         if done < min(end, last):
             if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
                 model.optimizer.finalize_variable_values(model.trainable_variables)
-            model.compile(model.optimizer, cycle_loss(cycle))
+            model.compile(model.optimizer, cycle_loss(plan.earlier_cycles + cycle))
             model.fit(
                 training(done),
                 validation_data=validation,
@@ -228,29 +261,41 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> Path:
-    """Save the trained model, its card `<method>.json` (SHA-256, data, minutes, command) and its
-    learning curve `<method>.history.csv` (epoch, loss, seconds, val_loss).
+    """Save the trained model, its card `<method>.json` (SHA-256, data, minutes, command, the card
+    that it started from) and its learning curve `<method>.history.csv` (epoch, loss, seconds,
+    val_loss).
     """
     path = weights_path(plan.method, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
+    earlier = {}
+    if plan.start:
+        started = weights_path(plan.method, Path(plan.start)).with_suffix(".json")
+        earlier = {"start": json.loads(started.read_text())}
     with audio.atomic_path(path, overwrite=True) as temporary:
         frame_model.save(temporary)
-    cycles = " ".join(map(str, plan.cycles))
     card = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "parameters": frame_model.count_params(),
         "plan": dataclasses.asdict(plan),
         "hours_heard": round(plan.hours, 1),
         "minutes": round(training_minutes(plan), 1),
-        "command": f"{COMMAND} {plan.method} --cycles {cycles} --seed {plan.seed}",
+        "command": command(plan),
         "corpus": corpus.shown(corpus.find_corpus(verbose=False)),
         "recorded_noise": corpus.find_noise(verbose=False) is not None,
         "commit": git_commit(),
         "date": time.strftime("%Y-%m-%d"),
-    }
+    } | earlier
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     shutil.copyfile(plan.run_dir / "history.csv", path.with_suffix(".history.csv"))
     return path
+
+
+def command(plan: Plan) -> str:
+    """The command line that runs a plan."""
+    words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
+    words += ["--optimizer", plan.optimizer] if plan.optimizer != "Adam" else []
+    words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []
+    return " ".join(words)
 
 
 def training_minutes(plan: Plan) -> float:

@@ -1,5 +1,6 @@
 """The networks, their losses and their training: shapes, exactness, finiteness, resume."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -409,6 +410,35 @@ def test_a_killed_run_loses_one_epoch_at_most(small_plan, tmp_path, monkeypatch,
 def test_an_epoch_of_the_shipped_weights_took_less_than_ten_minutes(method):
     card = json.loads(models.weights_path(method).with_suffix(".json").read_text())
     assert card["minutes"] / sum(card["plan"]["cycles"]) < 10
+
+
+def test_training_goes_on_from_trained_weights_by_muon(small_plan, tmp_path, monkeypatch):
+    first = training.train(small_plan, verbose=0)
+    training.export(small_plan, first, tmp_path / "first")
+    more = dataclasses.replace(
+        small_plan, cycles=(2,), optimizer="Muon", start=str(tmp_path / "first")
+    )
+    start = training.compile_model(more).get_weights()
+    assert more.run_dir != small_plan.run_dir
+    in_one_go = training.train(more, verbose=0)
+    training.export(more, in_one_go, tmp_path / "second")
+    card = json.loads((tmp_path / "second" / "spectrogram.json").read_text())
+    assert card["start"] == json.loads((tmp_path / "first" / "spectrogram.json").read_text())
+    assert f"--optimizer Muon --start {tmp_path / 'first'}" in card["command"]
+
+    monkeypatch.setattr(training, "RUNS", tmp_path / "interrupted")
+    assert training.train(more, stop_after=1, verbose=0) is None
+    in_parts = training.train(more, verbose=0)
+    weights = (model.get_weights() for model in (first, in_one_go, in_parts))
+    for before, earlier, one, other in zip(start, *weights, strict=True):
+        np.testing.assert_array_equal(before, earlier)
+        np.testing.assert_array_equal(one, other)
+        assert np.abs(one - before).max() > 1e-5
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="choose Adam or Muon"):
+        training.make_optimizer("SGD", 1e-3)
 
 
 def test_a_run_with_other_settings_is_refused(small_plan):
