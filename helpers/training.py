@@ -25,7 +25,7 @@ from helpers.models.blocks import WaveformWrapper, register
 RUNS = corpus.ROOT / "data" / "runs"
 CACHE = corpus.ROOT / "data" / "cache"
 COMMAND = "python -m helpers train"
-CYCLES = {"spectrogram": (24, 6), "waveform": (18, 4)}  # epochs of the shipped weights
+CYCLES = {"spectrogram": (24, 6), "waveform": (18, 4)}  # epochs, from scratch
 LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
 
 
@@ -39,7 +39,7 @@ class Plan:
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
     optimizer: str = "Adam"  # or "Muon"
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # of the first cycle
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
