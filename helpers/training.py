@@ -113,8 +113,9 @@ def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:
 
     Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) makes
     the steps of each matrix nearly orthogonal, so that all its directions learn at one pace. Adam
-    keeps what is no matrix, biases and convolutions, and the bases of the waveform model, which
-    start right and should move little. Raises ValueError for another name.
+    keeps what is no matrix, and the bases of the waveform model, which start as an exact basis.
+    (Keras stores the two biases of a GRU as a matrix, so they are Muon's.) Raises ValueError for
+    another name.
     """
     shared = {"clipnorm": 3.0, "use_ema": True, "ema_momentum": 0.99}
     if name == "Adam":

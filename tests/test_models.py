@@ -436,6 +436,17 @@ def test_training_goes_on_from_trained_weights_by_muon(small_plan, tmp_path, mon
         assert np.abs(one - before).max() > 1e-5
 
 
+def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
+    variables = waveform.build().trainable_variables
+    optimizer = training.make_optimizer("Muon", 1e-3)
+    optimizer.build(variables)
+    found = zip(variables, optimizer.adam_velocities, strict=True)
+    by_adam = {variable.path for variable, velocity in found if velocity is not None}
+    convolutions = {variable.path for variable in variables if len(variable.shape) > 2}
+    biases = {v.path for v in variables if len(v.shape) == 1}
+    assert by_adam == {"encoder/kernel", "decoder/kernel"} | convolutions | biases
+
+
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="choose Adam or Muon"):
         training.make_optimizer("SGD", 1e-3)
