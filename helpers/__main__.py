@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "--gate",
         type=float,
         metavar="DB",
-        help="leave a file alone if its SNR, as estimated, is higher (default: 25; inf: never)",
+        help="leave a file alone if its SNR above 2 kHz, as estimated, is higher (default: 5; "
+        "inf: never)",
     )
     sub.add_argument(
         "--low-share",
@@ -188,7 +189,10 @@ def denoise(args) -> int:
         )
     left = [result["left"] for result in results]
     if n := left.count("clean"):
-        print(f"note: {n} left as they are, their SNR being above {gate_db:g} dB (--gate)")
+        print(
+            f"note: {n} left as they are, their SNR above 2 kHz being over {gate_db:g} dB "
+            "(--gate inf denoises them all the same)"
+        )
     if n := left.count("whole band"):
         print(
             f"note: {n} left as they are, their noise reaching below 2 kHz, where denoising may "

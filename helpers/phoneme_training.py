@@ -135,6 +135,7 @@ def try_phonemes(model: keras.Model, trained_on: str, sets: dict) -> pd.DataFram
 def run(table: pd.DataFrame, noise_folder: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train and try a recogniser on each kind of audio: the errors, and the learning curves.
 
+    Errors as of `try_phonemes`, with `version`, the beginning of the denoiser's SHA-256.
     Curves: a row an epoch with `trained_on`, `epoch`, `loss` and `val_loss`, nats an utterance.
     """
     sets = phoneme_sets(table, noise_folder)
@@ -143,4 +144,6 @@ def run(table: pd.DataFrame, noise_folder: Path | None) -> tuple[pd.DataFrame, p
         rows.append(try_phonemes(train_phonemes(kind, sets), kind, sets))
         history = pd.read_csv(RUNS / f"phonemes-{kind}" / "history.csv")
         curves.append(history.assign(trained_on=kind, epoch=history.epoch + 1))
-    return pd.concat(rows, ignore_index=True), pd.concat(curves, ignore_index=True)
+    version = protocol.course_entries()[METHOD].version[:12]
+    errors = pd.concat(rows, ignore_index=True).assign(version=version)
+    return errors, pd.concat(curves, ignore_index=True)

@@ -26,15 +26,19 @@ from helpers.quick import size
 LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
 UTTERANCES = size(120, 2)  # of the test and *other* speakers
 VALIDATION_UTTERANCES = size(40, 2)
+MORE_UTTERANCES = size(120, 2)  # of validation, or as many as there are, on TO_SPARE
 METHOD = "spectrogram"  # the model that is mixed and gated
+GATED = (METHOD, "mix 1")  # its names among the systems, on test and on validation speakers
 MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the denoised signal
 LIMITS_DB = (10.0, 20.0)  # the most by which a bin is taken down
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
+TO_SPARE = Condition("white", snr_db=20.0)  # on it Whisper lost in the test: what would spare it?
 TO_GATE = (  # only noisy and denoised: what is better left alone?
     Condition("none"),
     Condition("recorded", 0, 8_000, 10.0),
     Condition("recorded", 0, 8_000, 20.0),
-    Condition("white", snr_db=20.0),
+    Condition("recorded", 3_000, 8_000, 20.0),
+    Condition("pink", 2_500, 7_000, 20.0),
 )
 CONDITIONS = (  # those first for which most is expected of the models
     Condition("white", snr_db=0.0),
@@ -50,6 +54,7 @@ CONDITIONS = (  # those first for which most is expected of the models
     Condition("white", snr_db=20.0),
     Condition("recorded", 0, 8_000, 20.0),
     Condition("pink", 2_500, 7_000, 0.0),
+    Condition("recorded", 3_000, 8_000, 0.0),
 )
 MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("white", snr_db=0.0),
@@ -117,17 +122,22 @@ def read_rows(path: Path) -> pd.DataFrame:
 def clips(utterances: pd.DataFrame, part: Part, files=()) -> Iterator[tuple]:
     """`(utterance, estimate, change)`: whole utterances, the noise of the test protocol.
 
-    `change`: what the system did, {"estimated_db", "low_share"}, by which the gate decides.
+    `change`: what the model did, {"estimated_db", "low_share"}, by which the gate decides; of
+    systems that are not gated {}.
     """
     for one in utterances.itertuples():
         clean, _, noisy = evaluation.make_noisy(
             one.utterance, audio.read(one.path), part.condition, protocol.SEED, files
         )
         estimate = part.entry.system(clean, noisy)
-        change = gate.Change()
-        change.add(noisy[:, None], estimate[:, None])
-        about = {"estimated_db": change.snr_db, "low_share": change.low_share}
-        yield one.utterance, estimate, about
+        yield one.utterance, estimate, change_of(noisy, estimate) if part.system in GATED else {}
+
+
+def change_of(noisy: np.ndarray, denoised: np.ndarray) -> dict:
+    """What a denoiser did to a clip `(samples,)`: its columns "estimated_db" and "low_share"."""
+    change = gate.Change()
+    change.add(noisy[:, None], denoised[:, None])
+    return {"estimated_db": change.snr_db, "low_share": change.low_share}
 
 
 def transcribe(utterances: pd.DataFrame, part: Part, files=()) -> dict[str, tuple[str, dict]]:
@@ -205,21 +215,24 @@ def limited(entry: Entry, limit_db: float) -> Entry:
 def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.DataFrame:
     """Every recogniser on validation speech, by `hear`: systems "mix 0.25", "limit 10 dB", ...
 
-    MIXES and LIMITS_DB on TO_MIX, the input and the model on TO_GATE.
+    MIXES and LIMITS_DB on TO_MIX and, with MORE_UTTERANCES, on TO_SPARE; the input and the model
+    on TO_GATE.
     """
-    utterances = choose(table, ("validation",), VALIDATION_UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "validation"))
-    entry, parts = protocol.course_entries()[METHOD], []
-    for condition in possible(TO_MIX + TO_GATE, files):
-        chosen_on = protocol.is_among(condition, TO_MIX)
-        mixes, limits = (MIXES, LIMITS_DB) if chosen_on else ((0.0, 1.0), ())
-        systems = {f"mix {mix:g}": mixed(entry, mix) for mix in mixes}
-        systems |= {f"limit {limit:g} dB": limited(entry, limit) for limit in limits}
-        parts += [
-            Part(recogniser, condition, name, system)
-            for recogniser, (name, system) in itertools.product(recognisers(), systems.items())
-        ]
-    return hear(path, utterances, parts, files)
+    entry, names = protocol.course_entries()[METHOD], recognisers()
+    ends = {f"mix {mix:g}": mixed(entry, mix) for mix in (0.0, 1.0)}
+    every = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
+    every |= {f"limit {limit:g} dB": limited(entry, limit) for limit in LIMITS_DB}
+
+    def heard(conditions, systems, n_utterances):
+        utterances = choose(table, ("validation",), n_utterances)
+        cells = itertools.product(possible(conditions, files), names, systems.items())
+        parts = [Part(recogniser, condition, *system) for condition, recogniser, system in cells]
+        return hear(path, utterances, parts, files)
+
+    heard(TO_MIX, every, VALIDATION_UTTERANCES)
+    heard(TO_GATE, ends, VALIDATION_UTTERANCES)
+    return heard((TO_SPARE,), every, MORE_UTTERANCES)
 
 
 def possible(conditions, files) -> list[Condition]:
@@ -294,8 +307,8 @@ def with_default(
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Rows of `run` or `validate` from a CSV, by kind of noise and SNR, with `input`, in words."""
-    rows = read_rows(path).sort_values("snr_db", kind="stable")
+    """Rows of `run` or `validate`, by noise, band and SNR, with `input`, that in words."""
+    rows = read_rows(path).sort_values(["low", "snr_db"], kind="stable")
     rows = rows.sort_values("kind", key=lambda kinds: kinds.map(KINDS.index), kind="stable")
     inputs = rows[["kind", "low", "high", "snr_db", "level_db"]]
     titles = [protocol.title(Condition(*one)) for one in inputs.itertuples(index=False)]

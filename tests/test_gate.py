@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.gate import GATE_DB, LOW_SHARE, Change
+from helpers.gate import GATE_DB, LOW_SHARE, Change, Energy
 
 SR = 16_000
 
@@ -13,7 +13,7 @@ def tone(hz, amplitude):
 
 
 def change_of(noise, block=2 * SR):
-    change, speech = Change(), tone(440, 0.5)
+    change, speech = Change(), tone(440, 0.5) + tone(3_000, 0.1)
     noisy = speech + noise
     for start in range(0, len(noisy), block):
         change.add(noisy[start : start + block], speech[start : start + block])
@@ -22,8 +22,17 @@ def change_of(noise, block=2 * SR):
 
 def test_snr_and_low_share_are_those_of_the_noise():
     change = change_of(tone(1_000, 0.03) + tone(6_000, 0.04))
-    assert change.snr_db == pytest.approx(20.0, abs=0.01)
+    assert change.snr_db == pytest.approx(20 * np.log10(0.1 / 0.04), abs=0.02)  # above 2 kHz
     assert change.low_share == pytest.approx(9 / 25, abs=0.01)
+
+
+def test_energy_is_shared_out_by_an_edge():
+    energy = Energy(2)
+    noise = np.random.default_rng(0).standard_normal((SR, 2))
+    energy.add(noise)
+    assert energy.total == pytest.approx(np.sum(noise**2))
+    assert energy.low / energy.total == pytest.approx(2_000 / 8_000, abs=0.01)
+    assert energy.low + energy.high == pytest.approx(energy.total)
 
 
 def test_blocks_do_not_matter():
@@ -39,7 +48,7 @@ def test_blocks_do_not_matter():
     [
         (tone(6_000, 0.1), ""),
         (tone(6_000, 0.1) + tone(500, 0.03), "whole band"),
-        (tone(6_000, 0.01) + tone(500, 0.01), "clean"),
+        (tone(6_000, 0.01) + tone(500, 0.1), "clean"),
         (0 * tone(500, 1.0), "clean"),
     ],
 )

@@ -1,10 +1,12 @@
 """`helpers.phonemes`: pronunciations, features, batches, the loss and the best path."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import audio, corpus, phonemes
+from helpers import audio, corpus, models, phonemes
 from helpers.backend import keras
 
 SR, RESULTS = audio.SAMPLE_RATE, corpus.ROOT / "data" / "results"
@@ -116,5 +118,7 @@ def test_committed_table_is_complete():
     rates = cells.errors.sum() / cells.words.sum()
     for kind in phonemes.KINDS:
         assert rates[kind, "clean"] < 0.45
+    card = json.loads(models.weights_path("spectrogram").with_suffix(".json").read_text())
+    assert set(rows.version) == {card["sha256"][:12]}  # denoised by the shipped model
     curves = pd.read_csv(RESULTS / "phonemes_curves.csv")
     assert curves.groupby("trained_on").epoch.max().nunique() == 1

@@ -145,7 +145,7 @@ def test_choice_takes_speakers_in_turn_and_no_long_utterance():
 
 def test_a_part_is_heard_once(stub, tmp_path):
     half, path = Entry(lambda clean, noisy: 0.5 * noisy), tmp_path / "rows.csv"
-    part = Part("stub", Condition("none"), "half", half)
+    part = Part("stub", Condition("none"), recognition.METHOD, half)
     rows = recognition.hear(path, table_of(), [part])
     assert len(stub) == len(rows) == 3
     again = recognition.hear(path, table_of(), [part])
@@ -155,13 +155,16 @@ def test_a_part_is_heard_once(stub, tmp_path):
     heard = [float(text.replace(" ", "")) for text in rows.heard]
     np.testing.assert_allclose(heard, np.array(peaks) / 2, atol=1e-3)
     np.testing.assert_allclose(rows.estimated_db, 0, atol=1e-3)  # as much kept as removed
+    assert rows.low_share.between(0.01, 1).all()
     other = Part("stub", Condition("none"), "whole", Entry(lambda clean, noisy: noisy))
-    assert len(recognition.hear(path, table_of(), [other])) == 6  # rows of other parts stay
+    both = recognition.hear(path, table_of(), [other])
+    assert len(both) == 6  # rows of other parts stay
+    assert both[both.system == "whole"].estimated_db.isna().all()  # no gate for this one
     assert len(stub) == 6
     new = dataclasses.replace(part, entry=dataclasses.replace(half, version="other weights"))
     rows = recognition.hear(path, table_of(), [new, other])
     assert len(stub) == 9
-    assert set(rows[rows.system == "half"].version) == {"other weight"}
+    assert set(rows[rows.system == recognition.METHOD].version) == {"other weight"}
     assert len(rows) == 6  # what has changed is replaced
 
 
@@ -181,7 +184,7 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     entries = {name: Entry(lambda clean, noisy: 0.5 * noisy) for name in systems}
     monkeypatch.setattr(protocol, "course_entries", lambda: entries)
     monkeypatch.setattr(protocol, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
-    monkeypatch.setattr(recognition, "CONDITIONS", recognition.CONDITIONS[-4:])  # one recorded
+    monkeypatch.setattr(recognition, "CONDITIONS", recognition.CONDITIONS[-5:-1])  # one recorded
     monkeypatch.setattr(recognition, "MIXED", recognition.CONDITIONS[-1:])
     monkeypatch.setattr(recognition, "CHOSEN_MIX", {"stub": 0.5, "missing": 0.25})
     table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
@@ -203,8 +206,9 @@ def test_validation_hears_mixes_and_limits_where_they_are_chosen(stub, monkeypat
     heard = rows.groupby(["kind", "snr_db"]).system.agg(set).to_dict()
     mixes = {f"mix {mix:g}" for mix in recognition.MIXES}
     limits = {f"limit {limit:g} dB" for limit in recognition.LIMITS_DB}
-    ends = {"mix 0", "mix 1"}
-    assert heard == {("white", 0): mixes | limits, ("white", 20): ends, ("none", 0): ends}
+    ends, every = {"mix 0", "mix 1"}, mixes | limits
+    wanted = {("white", 0): every, ("white", 20): every, ("none", 0): ends, ("pink", 20): ends}
+    assert heard == wanted
 
 
 def test_mixing_goes_from_noisy_to_denoised():
@@ -280,34 +284,50 @@ def committed():
 
 
 def test_every_condition_was_heard_with_every_system(committed):
-    """But Whisper heard the waveform model on eight only (chapter 06 says so)."""
     installed = recognition.load(corpus.ROOT / "data" / "results" / "recognition_peers.csv")
     cells = pd.concat([committed, installed]).groupby(["recogniser", "input", "system"])
     cells = cells.utterance.agg(frozenset)
     titles = [protocol.title(one) for one in recognition.CONDITIONS]
-    systems = (*recognition.MAIN, "log-MMSE", *recognition.PEERS)
-    wanted = [*itertools.product(asr.PACKAGES, titles, systems)]
-    wanted += itertools.product(["PocketSphinx"], titles, ["waveform"])
-    wanted += itertools.product(["Whisper tiny.en"], titles[:8], ["waveform"])
+    systems = (*recognition.MAIN, *recognition.OTHERS, *recognition.PEERS)
+    wanted = itertools.product(asr.PACKAGES, titles, systems)
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognition.UTTERANCES
 
 
-def test_the_waveform_model_that_was_heard_is_the_shipped_one(committed):
-    shipped = json.loads(models.weights_path("waveform").with_suffix(".json").read_text())
-    heard = committed[committed.system == "waveform"]
+@pytest.mark.parametrize("method", ["waveform", "spectrogram"])
+def test_the_models_that_were_heard_are_the_shipped_ones(committed, method):
+    shipped = json.loads(models.weights_path(method).with_suffix(".json").read_text())
+    heard = committed[committed.system == method]
     assert set(heard.version) == {shipped["sha256"][:12]}
 
 
-def test_where_the_default_makes_more_errors_is_what_readme_says(committed):
+def test_what_the_gate_saw_is_what_it_sees_now(committed):
+    """No digest holds its numbers, so they are compared with those of this code and weights."""
+    chosen = recognition.choose(
+        corpus.read_corpus(corpus.find_corpus()), ("test", "other"), recognition.UTTERANCES
+    ).head(3)
+    white = Condition("white", snr_db=20.0)
+    rows = committed[committed.input == protocol.title(white)]
+    rows = rows[(rows.system == recognition.METHOD) & (rows.recogniser == "PocketSphinx")]
+    kept = rows.set_index("utterance")
+    if not set(chosen.utterance) <= set(kept.index):
+        pytest.skip("another corpus than that of the committed rows")
+    entry = protocol.course_entries()[recognition.METHOD]
+    part = Part("PocketSphinx", white, recognition.METHOD, entry)
+    for utterance, _, change in recognition.clips(chosen, part):
+        assert change["estimated_db"] == pytest.approx(kept.estimated_db[utterance], abs=0.01)
+        assert change["low_share"] == pytest.approx(kept.low_share[utterance], rel=0.05, abs=1e-5)
+
+
+def test_the_default_makes_nowhere_more_errors_as_readme_says(committed):
     by = ["recogniser", "input"]
     default = recognition.with_default(committed)
     default = recognition.paired(default, "default", "noisy", by).set_index(by)
-    worse = default[default.low > 0]
-    assert worse.index.tolist() == [("Whisper tiny.en", "white 4-8 kHz, 20 dB")]
+    assert len(default) == len(asr.PACKAGES) * len(recognition.CONDITIONS)
+    assert not (default.low > 0).any()
+    ungated = recognition.paired(committed, recognition.METHOD, "noisy", by).set_index(by)
     readme = " ".join((corpus.ROOT / "README.md").read_text().split())
-    assert "one exception, Whisper on white noise at 20 dB" in readme
+    assert "Behind the default neither makes more errors anywhere that could be told" in readme
     deep = default[default.index.get_level_values("input").str.startswith("recorded 0-8 kHz")]
     assert (deep.difference < 0.5).all()
-    alone = recognition.paired(committed, recognition.METHOD, "noisy", by).set_index(by)
-    assert (alone.low[deep.index] > 0).any()  # without the gate
+    assert (ungated.low[deep.index] > 0).any()
