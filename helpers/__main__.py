@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
     sub.add_argument("--level", type=float, default=float("nan"), help="of the speech, dBFS RMS")
     sub.add_argument("--utterances", type=int, default=24, help="of each split; 0: all")
+    sub.add_argument(
+        "--also", type=Path, nargs="+", default=[], help="folders of other weights, scored as well"
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
@@ -323,9 +326,10 @@ def score(args) -> int:
     files = ()
     if any(band.kind == "recorded" for band in bands):
         files = tuple(noise.recorded_files(corpus.find_noise(), args.split.split("+")[0]))
-    rows = evaluation.evaluate(
-        utterances, conditions, evaluation.standard_systems(), args.seed, files
-    )
+    systems = evaluation.standard_systems()
+    for folder in args.also:
+        systems |= evaluation.systems_in(folder)
+    rows = evaluation.evaluate(utterances, conditions, systems, args.seed, files)
     evaluation.save_table(rows, args.out)
     print(evaluation.table_text(rows))
     print(f"\n{args.out}.csv, {args.out}.md")

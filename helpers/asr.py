@@ -26,7 +26,11 @@ class RecogniserError(RuntimeError):
 
 def load(name: str) -> Recogniser:
     """A recogniser by its name in RECOGNISERS. Raises RecogniserError where it is missing."""
-    return RECOGNISERS[name]()
+    try:
+        return RECOGNISERS[name]()
+    except ModuleNotFoundError as error:
+        install = "run `.venv/bin/python -m pip install -r requirements.txt`"
+        raise RecogniserError(f"{name} needs {error.name}: {install}") from error
 
 
 def pocketsphinx() -> Recogniser:

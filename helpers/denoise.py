@@ -27,10 +27,10 @@ class Denoiser:
 
     `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
     default). What comes out is `mix` x denoised + (1 - mix) x noisy (*observation adding*, K.
-    Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR, as estimated,
-    is above `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is left as it
-    is (`helpers.gate`). By default none of this is done. Raises models.WeightsError where weights
-    are missing or wrong, ValueError for a mix outside 0 to 1.
+    Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR above 2 kHz, as
+    estimated, is over `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is
+    left as it is (`helpers.gate`). By default none of this is done. Raises models.WeightsError
+    where weights are missing or wrong, ValueError for a mix outside 0 to 1.
     """
 
     def __init__(

@@ -73,6 +73,19 @@ def standard_systems() -> dict[str, System]:
     return FLOOR | {method: neural(method) for method in METHODS} | CEILING
 
 
+def systems_in(folder: Path) -> dict[str, System]:
+    """The trained models of a folder, each under its method and the folder's name.
+
+    To set beside the shipped ones. Raises models.WeightsError where the folder holds none.
+    """
+    from helpers.models import WeightsError, weights_path
+
+    found = [method for method in METHODS if weights_path(method, folder).exists()]
+    if not found:
+        raise WeightsError(f"{folder}: no weights; `train METHOD --out {folder}` writes them there")
+    return {f"{method} of {Path(folder).name}": neural(method, folder) for method in found}
+
+
 def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
     """At most `n_utterances` of a split (0: all), or of each of several, as "test+other".
 

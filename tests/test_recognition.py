@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import sys
 
 import joblib
 import numpy as np
@@ -89,6 +90,9 @@ def test_missing_recognisers_say_how_to_get_them(monkeypatch, tmp_path):
         with pytest.raises(asr.RecogniserError, match="pip install") as caught:
             asr.load(name)
         assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(asr.RecogniserError, match=r"needs pocketsphinx: run .* pip install"):
+        asr.load("PocketSphinx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
     with pytest.raises(asr.RecogniserError, match=r"no model\.bin"):
         asr.whisper(tmp_path)
