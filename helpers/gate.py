@@ -1,6 +1,7 @@
-"""When to leave an input alone: its SNR in the band of the noise, and whether that is the band.
+"""When to leave an input alone: its noise above 2 kHz is faint, or it reaches further down.
 
-Both by what is taken away. Taught in `05_evaluation` (the SNR) and `06_recognition` (the band).
+Both are told from what a model takes away. Taught in `05_evaluation` (the SNR) and
+`06_recognition` (the band).
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from helpers.audio import SAMPLE_RATE
 
 GATE_DB = 5.0  # in band, of the command line; chosen on validation speakers, lab book
 LOW_SHARE = 0.01  # of the command line; chosen on validation speakers, chapter 06
-LOW_HZ = 2_000.0  # the band begins; training's high-frequency noise is seldom below this
+LOW_HZ = 2_000.0  # here the band begins; training's high-frequency noise is seldom below it
 LOW_PASS = signal.butter(8, LOW_HZ, fs=SAMPLE_RATE, output="sos")
 TINY = 1e-12
 
