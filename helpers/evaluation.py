@@ -74,7 +74,7 @@ def standard_systems() -> dict[str, System]:
 
 
 def systems_in(folder: Path) -> dict[str, System]:
-    """The trained models of a folder, each under its method and the folder's name.
+    """The trained models of a folder, each named by its method and the folder.
 
     To set beside the shipped ones. Raises models.WeightsError where the folder holds none.
     """
@@ -83,7 +83,7 @@ def systems_in(folder: Path) -> dict[str, System]:
     found = [method for method in METHODS if weights_path(method, folder).exists()]
     if not found:
         raise WeightsError(f"{folder}: no weights; `train METHOD --out {folder}` writes them there")
-    return {f"{method} of {Path(folder).name}": neural(method, folder) for method in found}
+    return {f"{method} of {folder}": neural(method, folder) for method in found}
 
 
 def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:

@@ -67,10 +67,14 @@ def _digest(utterances: pd.DataFrame, files) -> str:
     parts = (audio, noise, phonemes.training_pairs, phonemes.trial_pairs, phonemes.log_mel)
     recipe = [protocol.code(part) for part in parts]
     recipe += [phonemes.SNR_RANGE, phonemes.SPEED_RANGE, phonemes.TEST_CONDITIONS]
-    recipe += [hashlib.sha256(weights_path(METHOD).read_bytes()).hexdigest()]
+    recipe += [_weights_sha256()]
     recipe += [(one.utterance, one.path.stat().st_size) for one in utterances.itertuples()]
     recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+
+
+def _weights_sha256() -> str:
+    return hashlib.sha256(weights_path(METHOD).read_bytes()).hexdigest()
 
 
 def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -> keras.Model:
@@ -144,6 +148,5 @@ def run(table: pd.DataFrame, noise_folder: Path | None) -> tuple[pd.DataFrame, p
         rows.append(try_phonemes(train_phonemes(kind, sets), kind, sets))
         history = pd.read_csv(RUNS / f"phonemes-{kind}" / "history.csv")
         curves.append(history.assign(trained_on=kind, epoch=history.epoch + 1))
-    version = protocol.course_entries()[METHOD].version[:12]
-    errors = pd.concat(rows, ignore_index=True).assign(version=version)
+    errors = pd.concat(rows, ignore_index=True).assign(version=_weights_sha256()[:12])
     return errors, pd.concat(curves, ignore_index=True)

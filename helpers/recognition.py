@@ -64,6 +64,8 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("none"),
 )
 CHOSEN_MIX = {"Whisper tiny.en": 0.5}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
+ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
+TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD)
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
 PEERS = ("GTCRN",)
@@ -260,17 +262,17 @@ def run(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear`, on CONDITIONS.
 
-    MAIN, then on MIXED the mix of CHOSEN_MIX, then OTHERS. `with_peers`: PEERS instead, whose
-    environment must be the one that runs. Recognisers that are not installed are left out, and
-    named.
+    MAIN, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the ORACLE, then OTHERS. `with_peers`:
+    PEERS instead, whose environment must be the one that runs. Recognisers that are not installed
+    are left out, and named.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = protocol.peer_entries() if with_peers else protocol.course_entries()
-    names, conditions = recognisers(), possible(CONDITIONS, files)
+    names = recognisers()
 
-    def every(systems):
-        cells = itertools.product(names, conditions, systems)
+    def every(systems, conditions=CONDITIONS):
+        cells = itertools.product(names, possible(conditions, files), systems)
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
     if with_peers:
@@ -280,7 +282,8 @@ def run(
         for (name, mix), condition in itertools.product(CHOSEN_MIX.items(), possible(MIXED, files))
         if name in names
     ]
-    return hear(path, utterances, [*every(MAIN), *mixes, *every(OTHERS)], files)
+    parts = [*every(MAIN), *mixes, *every((ORACLE,), TO_ORACLE), *every(OTHERS)]
+    return hear(path, utterances, parts, files)
 
 
 def with_default(

@@ -285,7 +285,7 @@ def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weig
     si_sdr = evaluation.load_rows(tmp_path / "rows.csv").set_index("system").si_sdr
     assert len(si_sdr) == 8
     for method in evaluation.METHODS:  # these weights change nothing
-        assert si_sdr[f"{method} of {weights.name}"] > si_sdr[method]
+        assert si_sdr[f"{method} of {weights}"] > si_sdr[method]
     assert main([*call, str(tmp_path)]) == 1
     assert f"error: {tmp_path}: no weights" in capsys.readouterr().err
 

@@ -184,7 +184,7 @@ def test_what_was_heard_is_kept_when_a_run_breaks_off(stub, tmp_path):
 
 
 def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, tmp_path):
-    systems = (*recognition.MAIN, *recognition.OTHERS)
+    systems = (*recognition.MAIN, *recognition.OTHERS, recognition.ORACLE)
     entries = {name: Entry(lambda clean, noisy: 0.5 * noisy) for name in systems}
     monkeypatch.setattr(protocol, "course_entries", lambda: entries)
     monkeypatch.setattr(protocol, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
@@ -194,7 +194,7 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
     rows = recognition.run(path, table, None)
     n = len(recognition.choose(table, ("test", "other"), recognition.UTTERANCES))
-    wanted = 3 * len(systems) + 1
+    wanted = 3 * (len(systems) - 1) + 1 + len(recognition.TO_ORACLE)
     assert len(rows) == wanted * n
     assert rows.groupby(["system", "kind", "snr_db"]).ngroups == wanted
     assert set(rows.system) == {*systems, "mix 0.5"}
@@ -292,8 +292,10 @@ def test_every_condition_was_heard_with_every_system(committed):
     cells = pd.concat([committed, installed]).groupby(["recogniser", "input", "system"])
     cells = cells.utterance.agg(frozenset)
     titles = [protocol.title(one) for one in recognition.CONDITIONS]
+    oracled = [protocol.title(one) for one in recognition.TO_ORACLE]
     systems = (*recognition.MAIN, *recognition.OTHERS, *recognition.PEERS)
     wanted = itertools.product(asr.PACKAGES, titles, systems)
+    wanted = [*wanted, *itertools.product(asr.PACKAGES, oracled, [recognition.ORACLE])]
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognition.UTTERANCES
 
