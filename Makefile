@@ -63,10 +63,12 @@ ablation: $(READY) ## train the steps from a picture to a mask, resumable, into 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py
 
-train-waveform: $(READY) ## train the waveform model in its two steps, or go on where it stopped
+train-waveform: $(READY) ## train the waveform model in its three steps, or go on where it stopped
 	$(BIN)/python -m helpers train waveform --out data/runs/waveform-first
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-first \
-		--optimizer Muon --cycles 6 --seed 2
+		--optimizer Muon --cycles 6 --seed 2 --out data/runs/waveform-second
+	$(BIN)/python -m helpers train waveform --start data/runs/waveform-second \
+		--optimizer Muon --cycles 7 --seed 3
 
 train-spectrogram: $(READY) ## train the spectrogram model, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,21 @@ def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, c
     assert not (tmp_path / "o.flac").exists()
 
 
+@pytest.mark.parametrize("gate", [[], ["--gate", "inf", "--low-share", "1"]], ids=["gate", "no gate"])
+def test_memory_does_not_grow_with_the_file(tmp_path, speech, weights, gate):
+    """Two minutes more are 7.7 MB as one float32 array; not even half of that may be added."""
+    peaks = []
+    for minutes in (1, 3):
+        source, target = tmp_path / f"{minutes}.flac", tmp_path / f"{minutes}-out.flac"
+        audio.write(source, np.resize(speech, minutes * 60 * audio.SAMPLE_RATE))
+        tracemalloc.start()  # counts what NumPy and Python hold
+        assert main(["denoise", str(source), str(target), "--weights", str(weights), *gate]) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sf.info(target).duration == 60 * minutes
+    assert peaks[1] - peaks[0] < 3e6
+
+
 def test_denoise_does_not_overwrite_unless_told(tmp_path, tree, weights, capsys):
     target = tmp_path / "out.flac"
     target.write_text("precious")
@@ -143,7 +159,7 @@ def test_wrong_input_is_one_line_and_exit_1(tmp_path, tree, source, capsys):
 def test_missing_and_wrong_weights(tmp_path, tree, weights, capsys):
     call = ["denoise", str(tree / "a.wav"), str(tmp_path / "o.flac"), "--weights", str(tmp_path)]
     assert main(call) == 1
-    assert "run `python -m helpers train spectrogram`" in capsys.readouterr().err
+    assert "run `make train-spectrogram`" in capsys.readouterr().err
     for name in ("spectrogram.keras", "spectrogram.json"):
         (tmp_path / name).write_bytes((weights / name).read_bytes())
     (tmp_path / "spectrogram.keras").write_bytes(b"other weights")

@@ -33,7 +33,7 @@ def load(method: str, folder: Path | None = None) -> keras.Model:
     Raises WeightsError where weights or card are missing or do not belong together.
     """
     path = weights_path(method, folder)
-    remedy = f"restore it from the repository or run `python -m helpers train {method}`"
+    remedy = f"restore it from the repository or run `make train-{method}`"
     for needed in (path, path.with_suffix(".json")):
         if not needed.exists():
             raise WeightsError(f"{needed}: missing; {remedy}")
