@@ -112,7 +112,7 @@ def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, c
     assert not (tmp_path / "o.flac").exists()
 
 
-@pytest.mark.parametrize("gate", [[], ["--gate", "inf", "--low-share", "1"]], ids=["gate", "no gate"])
+@pytest.mark.parametrize("gate", [[], ["--gate", "inf", "--low-share", "1"]], ids=["on", "off"])
 def test_memory_does_not_grow_with_the_file(tmp_path, speech, weights, gate):
     """Two minutes more are 7.7 MB as one float32 array; not even half of that may be added."""
     peaks = []
