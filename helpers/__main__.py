@@ -86,6 +86,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("method", choices=METHODS, metavar="{waveform,spectrogram}")
     sub.add_argument("--cycles", type=int, nargs="+", help="epochs (default: 24 6, waveform 18 4)")
     sub.add_argument("--optimizer", choices=("Adam", "Muon"), default="Adam")
+    sub.add_argument(
+        "--si-sdr-weight",
+        type=float,
+        default=0.1,
+        metavar="W",
+        help="of SI-SDR, in units of 10 dB, in the loss (default: 0.1)",
+    )
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
@@ -244,6 +251,7 @@ def train(args) -> int:
         tuple(args.cycles or training.CYCLES[method]),
         optimizer=args.optimizer,
         learning_rate=training.LEARNING_RATES[args.optimizer],
+        si_sdr_weight=args.si_sdr_weight,
         start=str(args.start or ""),
         seed=args.seed,
     )

@@ -40,6 +40,7 @@ class Plan:
     seconds: float = 3.0  # of audio, one example
     optimizer: str = "Adam"  # or "Muon"
     learning_rate: float = 1e-3  # of the first cycle
+    si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
@@ -100,7 +101,7 @@ def compile_model(plan: Plan) -> WaveformWrapper:
     steps = [epochs * plan.batches for epochs in plan.cycles]
     rate = WarmRestarts(plan.learning_rate * 0.5**plan.earlier_cycles, steps)
     optimizer = make_optimizer(plan.optimizer, rate)
-    model.compile(optimizer, cycle_loss(plan.earlier_cycles))
+    model.compile(optimizer, cycle_loss(plan, 0))
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
     if plan.start:
         frame_model.set_weights(load(plan.method, Path(plan.start)).get_weights())
@@ -213,7 +214,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
         if done < min(end, last):
             if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
                 model.optimizer.finalize_variable_values(model.trainable_variables)
-            model.compile(model.optimizer, cycle_loss(plan.earlier_cycles + cycle))
+            model.compile(model.optimizer, cycle_loss(plan, cycle))
             model.fit(
                 training(done),
                 validation_data=validation,
@@ -245,9 +246,10 @@ def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
     return float(level[0] / level[1])
 
 
-def cycle_loss(cycle: int) -> losses.DenoisingLoss:
-    """Squared errors in the first cycle; in those that follow, small ones count more."""
-    return losses.DenoisingLoss(linear_below=0.2 if cycle else 0.0)
+def cycle_loss(plan: Plan, cycle: int) -> losses.DenoisingLoss:
+    """Squared errors in the first cycle of all; in those that follow, small ones count more."""
+    linear_below = 0.2 if plan.earlier_cycles + cycle else 0.0
+    return losses.DenoisingLoss(linear_below=linear_below, si_sdr_weight=plan.si_sdr_weight)
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -295,6 +297,8 @@ def command(plan: Plan) -> str:
     """The command line that runs a plan."""
     words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
     words += ["--optimizer", plan.optimizer] if plan.optimizer != "Adam" else []
+    if plan.si_sdr_weight != Plan.si_sdr_weight:
+        words += ["--si-sdr-weight", f"{plan.si_sdr_weight:g}"]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []
     return " ".join(words)
 

@@ -345,7 +345,7 @@ def one_layer(method: str) -> keras.Model:
     return keras.Model([frames, state], [keras.layers.Dense(512)(frames), new_state])
 
 
-def plain_loss(cycle: int) -> keras.losses.Loss:
+def plain_loss(plan: training.Plan, cycle: int) -> keras.losses.Loss:
     """Another loss for each cycle, like the real ones, but quickly traced."""
     return [keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError][cycle]()
 
@@ -445,6 +445,15 @@ def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
     convolutions = {variable.path for variable in variables if len(variable.shape) > 2}
     biases = {v.path for v in variables if len(v.shape) == 1}
     assert by_adam == {"encoder/kernel", "decoder/kernel"} | convolutions | biases
+
+
+def test_the_weight_of_si_sdr_reaches_the_loss_and_the_command():
+    plan = training.Plan("waveform", si_sdr_weight=0.3, start="data/models")
+    assert training.cycle_loss(plan, 0).si_sdr_weight == 0.3
+    assert training.cycle_loss(plan, 0).linear_below == 0.2  # no first cycle, having a start
+    assert training.cycle_loss(training.Plan("waveform"), 0).linear_below == 0.0
+    assert "--si-sdr-weight 0.3 --start data/models" in training.command(plan)
+    assert "--si-sdr-weight" not in training.command(training.Plan("waveform"))
 
 
 def test_an_unknown_optimizer_is_refused():
