@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of SI-SDR, in units of 10 dB, in the loss (default: 0.1)",
     )
+    sub.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
@@ -243,12 +244,13 @@ def add_noise(args) -> int:
 
 
 def train(args) -> int:
-    from helpers import evaluation, training
+    from helpers import backend, evaluation, training
 
     method = METHODS[args.method]
     plan = training.Plan(
         method,
         tuple(args.cycles or training.CYCLES[method]),
+        batch_size=args.batch_size,
         optimizer=args.optimizer,
         learning_rate=training.LEARNING_RATES[args.optimizer],
         si_sdr_weight=args.si_sdr_weight,
@@ -257,7 +259,10 @@ def train(args) -> int:
     )
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
     path = training.export(plan, training.train(plan, verbose=verbose), args.out)
-    evaluation.add_scores(method, args.out)
+    if backend.tf:
+        evaluation.add_scores(method, args.out)
+    else:
+        print("not scored, which needs TensorFlow: `python -m helpers score`")
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
     return 0
 

@@ -2,7 +2,8 @@
 
 Every module and notebook that needs them imports them from here. Those lines are written before
 TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
-shows.
+shows. With KERAS_BACKEND=torch in the environment Keras runs on PyTorch and `tf` is None: enough
+for `helpers.training` on a GPU for which there is PyTorch but no TensorFlow, and for no more.
 """
 
 import contextlib
@@ -23,11 +24,14 @@ def _no_stderr():
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with _no_stderr():
-    import tensorflow as tf
+    tf = None
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow as tf
 
-    tf.constant(0.0)  # the devices are looked for now
+        tf.constant(0.0)  # the devices are looked for now
     import keras
     from keras import layers, ops
 
-tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length, as meant
+if tf:
+    tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length, as meant
 __all__ = ["keras", "layers", "ops", "tf"]

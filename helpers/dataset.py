@@ -1,8 +1,9 @@
-"""`tf.data` of (noisy, clean) training pairs, mixed on the fly and reproducible by item number.
+"""Batches of (noisy, clean) training pairs, mixed on the fly and reproducible by item number.
 
 Taught in `02_noise` (mixing) and `03_waveform_autoencoder` (training).
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def make_dataset(
     n_batches: int,
     seed: int,
     first_batch: int = 0,
-) -> tf.data.Dataset:
+):
     """Batches `(noisy, clean)` from `first_batch` to `n_batches` (excluded), each float32
-    `(batch_size, seconds * SAMPLE_RATE)`.
+    `(batch_size, seconds * SAMPLE_RATE)`: a `tf.data.Dataset`, on PyTorch a `DataLoader`.
     """
     n_samples = int(seconds * audio.SAMPLE_RATE)
 
@@ -95,6 +96,31 @@ def make_dataset(
         noisy, clean = tf.numpy_function(draw, [item], [tf.float32, tf.float32])
         return tf.ensure_shape(noisy, [n_samples]), tf.ensure_shape(clean, [n_samples])
 
+    if tf is None:
+        return _make_loader(Batches(draw, batch_size, range(first_batch, n_batches)))
     items = tf.data.Dataset.range(first_batch * batch_size, n_batches * batch_size)
     pairs = items.map(pair, num_parallel_calls=2, deterministic=True)
     return pairs.batch(batch_size, drop_remainder=True).prefetch(4)
+
+
+class Batches:
+    """The same batches by their number, for workers that each make some of them."""
+
+    def __init__(self, draw, batch_size: int, numbers: range):
+        self.draw, self.batch_size, self.numbers = draw, batch_size, numbers
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        first = self.numbers[i] * self.batch_size
+        pairs = [self.draw(item) for item in range(first, first + self.batch_size)]
+        noisy, clean = zip(*pairs, strict=True)
+        return np.stack(noisy), np.stack(clean)
+
+
+def _make_loader(batches: Batches):
+    from torch.utils.data import DataLoader
+
+    workers = max(1, (os.cpu_count() or 2) - 2)
+    return DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4)

@@ -4,7 +4,7 @@ Taught in `04_spectrogram_autoencoder`.
 """
 
 from helpers import audio
-from helpers.backend import keras, tf
+from helpers.backend import keras, ops
 
 COMPRESSION = 0.3  # exponent on magnitudes
 NOISE_ONLY_DB = -35.0  # dBFS, the talker against whom a pause is weighed
@@ -12,35 +12,37 @@ MAX_SI_SDR = 35.0  # dB, better than this earns nothing more
 TINY = 1e-8
 
 
-def spectrum(samples: tf.Tensor, win_length: int, hop_length: int) -> tf.Tensor:
+def spectrum(samples, win_length: int, hop_length: int):
     """Root-Hann STFT, complex64 `(batch, frames, win_length // 2 + 1)`, as `audio.stft`."""
     overlap = win_length - hop_length
-    padded = tf.pad(samples, [[0, 0], [overlap, overlap + (-samples.shape[1]) % hop_length]])
-    frames = tf.signal.frame(padded, win_length, hop_length)
-    return tf.signal.rfft(frames * audio.root_hann(win_length).astype("float32"))
+    padded = ops.pad(samples, [[0, 0], [overlap, overlap + (-samples.shape[1]) % hop_length]])
+    frames = ops.extract_sequences(padded, win_length, hop_length)
+    window = ops.convert_to_tensor(audio.root_hann(win_length), "float32")
+    return ops.view_as_complex(ops.stack(ops.rfft(frames * window), axis=-1))
 
 
-def compress(S: tf.Tensor, exponent: float = COMPRESSION) -> tuple[tf.Tensor, tf.Tensor]:
+def compress(S, exponent: float = COMPRESSION) -> tuple:
     """Magnitude to a power, phase kept: `(magnitude**exponent, S * magnitude**(exponent - 1))`.
 
     The square of a tiny constant under the root keeps the gradient finite at silence.
     """
-    power = tf.square(tf.math.real(S)) + tf.square(tf.math.imag(S)) + 1e-9
+    parts = ops.view_as_real(S)
+    power = ops.sum(ops.square(parts), axis=-1) + 1e-9
     magnitude = power ** (exponent / 2)
-    return magnitude, tf.complex(magnitude * power**-0.5, tf.zeros_like(power)) * S
+    return magnitude, ops.view_as_complex(parts * (magnitude * power**-0.5)[..., None])
 
 
-def si_sdr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
+def si_sdr(clean, denoised):
     """Scale-invariant signal-to-distortion ratio in dB, `(batch,)` (Le Roux et al., ICASSP 2019).
 
     0 where the clean signal is silent: the measure says nothing there.
     """
-    energy = tf.reduce_sum(clean**2, -1, keepdims=True)
-    target = tf.reduce_sum(clean * denoised, -1, keepdims=True) / (energy + TINY) * clean
-    ratio = (tf.reduce_sum(target**2, -1) + TINY) / (
-        tf.reduce_sum((denoised - target) ** 2, -1) + TINY
+    energy = ops.sum(clean**2, axis=-1, keepdims=True)
+    target = ops.sum(clean * denoised, axis=-1, keepdims=True) / (energy + TINY) * clean
+    ratio = (ops.sum(target**2, axis=-1) + TINY) / (
+        ops.sum((denoised - target) ** 2, axis=-1) + TINY
     )
-    return tf.where(energy[:, 0] > TINY, 10 * tf.math.log(ratio) / tf.math.log(10.0), 0.0)
+    return ops.where(energy[:, 0] > TINY, 10 * ops.log10(ratio), 0.0)
 
 
 @keras.saving.register_keras_serializable("denoiser")
@@ -73,21 +75,21 @@ class DenoisingLoss(keras.losses.Loss):
         self.linear_below, self.si_sdr_weight = linear_below, si_sdr_weight
 
     def call(self, clean, denoised):
-        power = tf.reduce_mean(clean**2, -1)
-        power = tf.where(power > TINY**2, power, 10 ** (NOISE_ONLY_DB / 10))
-        scale = tf.math.rsqrt(power)[:, None]
+        power = ops.mean(clean**2, axis=-1)
+        power = ops.where(power > TINY**2, power, 10 ** (NOISE_ONLY_DB / 10))
+        scale = ops.rsqrt(power)[:, None]
         clean, denoised = clean * scale, denoised * scale
         spectra = [spectrum(x, self.win_length, self.hop_length) for x in (clean, denoised)]
         (mag, cplx), (mag_hat, cplx_hat) = [compress(S) for S in spectra]
         magnitude_error = self.mean_error((mag - mag_hat) ** 2)
-        complex_error = self.mean_error(tf.abs(cplx - cplx_hat) ** 2)
-        ratio = tf.minimum(si_sdr(clean, denoised), MAX_SI_SDR) / 10
+        complex_error = self.mean_error(ops.sum(ops.view_as_real(cplx - cplx_hat) ** 2, axis=-1))
+        ratio = ops.minimum(si_sdr(clean, denoised), MAX_SI_SDR) / 10
         return 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
 
     def mean_error(self, squared):
         """Mean over frames and bins of max(e^2, c e), with a finite gradient at 0."""
-        linear = self.linear_below * tf.sqrt(squared + 1e-8)
-        return tf.reduce_mean(tf.maximum(squared, linear), [1, 2])
+        linear = self.linear_below * ops.sqrt(squared + 1e-8)
+        return ops.mean(ops.maximum(squared, linear), axis=(1, 2))
 
     def get_config(self):
         return super().get_config() | {

@@ -67,7 +67,7 @@ class Plan:
 
 
 def make_data(plan: Plan):
-    """A function (first epoch) -> training `tf.data`, and the validation `tf.data`, of a plan.
+    """A function (first epoch) -> training batches, and the validation pairs, of a plan.
 
     From the corpus and noise that are found. Speakers and recorded noise categories of the two
     are disjoint.
@@ -87,7 +87,7 @@ def make_data(plan: Plan):
         return dataset.make_dataset(*sets["train"], n_batches, plan.seed, first)
 
     validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
-    return training, validation.cache()
+    return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
 
 
 def compile_model(plan: Plan) -> WaveformWrapper:
@@ -218,6 +218,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
             model.fit(
                 training(done),
                 validation_data=validation,
+                validation_batch_size=plan.batch_size,
                 initial_epoch=done,
                 epochs=int(min(end, last)),
                 steps_per_epoch=plan.batches,
@@ -241,7 +242,7 @@ def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
     """
     table = corpus.read_corpus(corpus.find_corpus(verbose=False))
     clips = [audio.read(path) for path in table.path[table.split == "validation"][:n_clips]]
-    denoised = [model(clip[None]).numpy()[0] for clip in clips]
+    denoised = [ops.convert_to_numpy(model(clip[None]))[0] for clip in clips]
     level = [np.sqrt(np.mean(np.concatenate(part) ** 2)) for part in (clips, denoised)]
     return float(level[0] / level[1])
 
@@ -296,11 +297,14 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
 def command(plan: Plan) -> str:
     """The command line that runs a plan."""
     words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
+    if plan.batch_size != Plan.batch_size:
+        words += ["--batch-size", str(plan.batch_size)]
     words += ["--optimizer", plan.optimizer] if plan.optimizer != "Adam" else []
     if plan.si_sdr_weight != Plan.si_sdr_weight:
         words += ["--si-sdr-weight", f"{plan.si_sdr_weight:g}"]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []
-    return " ".join(words)
+    backend = keras.backend.backend()
+    return (f"KERAS_BACKEND={backend} " if backend != "tensorflow" else "") + " ".join(words)
 
 
 def training_minutes(plan: Plan) -> float:

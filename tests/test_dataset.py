@@ -114,3 +114,13 @@ def test_dataset_gives_batches_and_goes_on_where_it_stopped(pool, bank, examples
     assert [np.shape(batch) for batch in whole] == [(2, 4, N_SAMPLES)] * 5
     assert np.array_equal(whole[3:], tail)
     assert np.array_equal(np.swapaxes(whole, 1, 2).reshape(20, 2, N_SAMPLES), examples[:20])
+
+
+def test_workers_that_each_make_some_batches_give_the_same(pool, bank, examples):
+    def draw(item):
+        return dataset.example(item, pool, bank, N_SAMPLES, 1)
+
+    batches = dataset.Batches(draw, 4, range(3, 5))  # as PyTorch takes them
+    assert len(batches) == 2
+    tail = [batches[i] for i in range(len(batches))]
+    assert np.array_equal(np.swapaxes(tail, 1, 2).reshape(8, 2, N_SAMPLES), examples[12:20])

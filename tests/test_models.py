@@ -45,6 +45,16 @@ def through(model: keras.Model, method: str, samples: np.ndarray) -> np.ndarray:
     return WaveformWrapper(model, hop_of(method))(samples[None])[0].numpy()
 
 
+@pytest.mark.parametrize(("win_length", "hop_length"), [(512, 256), (160, 80), (512, 128)])
+def test_overlap_add_is_that_of_tensorflow(win_length, hop_length):
+    frames = tf.reshape(white(6 * win_length), [2, 3, win_length])
+    np.testing.assert_allclose(
+        blocks.overlap_add(frames, hop_length),
+        tf.signal.overlap_and_add(frames, hop_length),
+        atol=1e-6,
+    )
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def moved(request) -> tuple[str, keras.Model]:
     """A method and a model of it that is not the identity."""
@@ -373,6 +383,13 @@ def test_training_in_parts_equals_one_go(small_plan, tmp_path, monkeypatch):
     for before, one, other in zip(untrained, in_one_go, in_parts, strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.abs(one - before).max() > 1e-5
+
+
+def test_the_command_of_a_card_says_what_is_not_the_default(small_plan):
+    plan = dataclasses.replace(small_plan, batch_size=16)
+    assert "--batch-size" not in training.command(plan)
+    assert training.command(plan).startswith("python -m helpers train spectrogram --cycles 3 2")
+    assert "--batch-size 64" in training.command(dataclasses.replace(plan, batch_size=64))
 
 
 @pytest.mark.parametrize("where", ["in an epoch", "while a checkpoint is written"])

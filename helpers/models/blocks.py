@@ -9,7 +9,7 @@ Taught in `04_spectrogram_autoencoder`.
 import numpy as np
 
 from helpers import audio
-from helpers.backend import keras, layers, ops, tf
+from helpers.backend import keras, layers, ops
 
 LEVEL_SECONDS = 2.0  # s, memory of the running level
 MEMORIES = (0.2, 2.0)  # s, of running means
@@ -136,9 +136,20 @@ def residual_grus(x, states: list) -> tuple:
     return x, new_states
 
 
-def zero_states(model: keras.Model, batch_size) -> list[tf.Tensor]:
+def zero_states(model: keras.Model, batch_size) -> list:
     """The states at the start of a file: zeros of the shapes of the model's inputs 1, 2, ..."""
-    return [tf.zeros([batch_size, *state.shape[1:]]) for state in model.inputs[1:]]
+    return [ops.zeros([batch_size, *state.shape[1:]]) for state in model.inputs[1:]]
+
+
+def overlap_add(frames, hop_length: int):
+    """Sum of frames `(batch, n, win_length)` laid `hop_length` apart, `(batch, samples)`.
+
+    The window is a multiple of the hop; samples = (n - 1) hop_length + win_length.
+    """
+    parts = ops.split(frames, frames.shape[-1] // hop_length, axis=-1)
+    last = len(parts) - 1
+    rows = sum(ops.pad(p, [[0, 0], [i, last - i], [0, 0]]) for i, p in enumerate(parts))
+    return ops.reshape(rows, (ops.shape(rows)[0], -1))
 
 
 @register
@@ -157,9 +168,9 @@ class WaveformWrapper(keras.Model):
     def call(self, noisy):
         overlap = self.win_length - self.hop_length
         n_samples = noisy.shape[1]
-        padded = tf.pad(noisy, [[0, 0], [overlap, overlap + (-n_samples) % self.hop_length]])
-        frames = tf.signal.frame(padded, self.win_length, self.hop_length)
-        states = zero_states(self.frame_model, tf.shape(noisy)[0])
-        denoised = tf.nest.flatten(self.frame_model([frames, *states]))[0]
-        total = tf.signal.overlap_and_add(denoised, self.hop_length)
+        padded = ops.pad(noisy, [[0, 0], [overlap, overlap + (-n_samples) % self.hop_length]])
+        frames = ops.extract_sequences(padded, self.win_length, self.hop_length)
+        states = zero_states(self.frame_model, ops.shape(noisy)[0])
+        denoised = keras.tree.flatten(self.frame_model([frames, *states]))[0]
+        total = overlap_add(denoised, self.hop_length)
         return total[:, overlap : overlap + n_samples]
