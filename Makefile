@@ -63,12 +63,14 @@ ablation: $(READY) ## train the steps from a picture to a mask, resumable, into 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py
 
-train-waveform: $(READY) ## train the waveform model in its three steps, or go on where it stopped
+train-waveform: $(READY) ## train the waveform model in its four steps, or go on where it stopped
 	$(BIN)/python -m helpers train waveform --out data/runs/waveform-first
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-first \
 		--optimizer Muon --cycles 6 --seed 2 --out data/runs/waveform-second
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-second \
-		--optimizer Muon --cycles 7 --seed 3
+		--optimizer Muon --cycles 7 --seed 3 --out data/runs/waveform-third
+	$(BIN)/python -m helpers train waveform --start data/runs/waveform-third \
+		--optimizer Muon --cycles 14 --seed 6 --batch-size 64
 
 train-spectrogram: $(READY) ## train the spectrogram model, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram
