@@ -156,8 +156,7 @@ def overlap_add(frames, hop_length: int):
 class WaveformWrapper(keras.Model):
     """Train a model of frames on waveforms: frame, denoise, overlap-add.
 
-    Maps float32 `(batch, samples)` to the same; `samples` must be known (it is in training). The
-    model of frames may be one without states.
+    Maps float32 `(batch, samples)` to the same. The model of frames may be one without states.
     """
 
     def __init__(self, frame_model: keras.Model, hop_length: int, **kwargs):
@@ -167,7 +166,7 @@ class WaveformWrapper(keras.Model):
 
     def call(self, noisy):
         overlap = self.win_length - self.hop_length
-        n_samples = noisy.shape[1]
+        n_samples = ops.shape(noisy)[1]
         padded = ops.pad(noisy, [[0, 0], [overlap, overlap + (-n_samples) % self.hop_length]])
         frames = ops.extract_sequences(padded, self.win_length, self.hop_length)
         states = zero_states(self.frame_model, ops.shape(noisy)[0])
