@@ -52,7 +52,7 @@ def test_requirements_cover_what_the_code_imports():
     lines = requirements() + (ROOT / "requirements-asr.txt").read_text().splitlines()
     declared = {re.split(r"[=\[]", line)[0] for line in lines}
     local = {"helpers", "conftest", "tests"}
-    local |= {"torch"}  # another backend of Keras, for training where TensorFlow is missing (README)
+    local |= {"torch"}  # another backend of Keras, to train where TensorFlow is missing (README)
     files = {*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")}
     for path in files - {ROOT / "helpers" / "peers.py"}:  # it has an environment of its own
         imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
