@@ -199,6 +199,16 @@ def test_batch_items_do_not_mix(moved):
     np.testing.assert_allclose(together[1], through(model, method, clips[1]), atol=1e-5)
 
 
+def test_clips_of_any_length_go_through_one_compiled_model(moved):
+    method, model = moved
+    wrapper = WaveformWrapper(model, hop_of(method))
+    compiled = tf.function(wrapper, reduce_retracing=True)
+    for n_samples in (3_000, 3_111, 4_096):  # from the second on the length is unknown to it
+        noisy = white(n_samples)[None]
+        assert np.allclose(compiled(noisy), wrapper(noisy), atol=1e-5)
+    assert compiled.experimental_get_tracing_count() == 2
+
+
 def test_running_level_ignores_digital_silence():
     silence, tone = np.zeros((1, 20, 160), "float32"), np.full((1, 20, 160), 0.1, "float32")
     frames = np.concatenate([silence, tone], axis=1)
