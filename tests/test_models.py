@@ -360,9 +360,10 @@ def test_a_perfect_output_has_the_least_loss():
 
 def one_layer(method: str) -> keras.Model:
     """A network that is quickly traced: the training around it is what is tested."""
-    frames, state = keras.Input((None, 512)), keras.Input((2,))
-    _, new_state = blocks.RunningLevel(256)(frames, state)
-    return keras.Model([frames, state], [keras.layers.Dense(512)(frames), new_state])
+    win_length = spectrogram.WIN_LENGTH
+    frames, state = keras.Input((None, win_length)), keras.Input((2,))
+    _, new_state = blocks.RunningLevel(spectrogram.HOP_LENGTH)(frames, state)
+    return keras.Model([frames, state], [keras.layers.Dense(win_length)(frames), new_state])
 
 
 def plain_loss(plan: training.Plan, cycle: int) -> keras.losses.Loss:

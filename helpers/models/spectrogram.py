@@ -19,35 +19,39 @@ from helpers.models.blocks import (
     running_means,
 )
 
-WIN_LENGTH, HOP_LENGTH = audio.WIN_LENGTH, audio.HOP_LENGTH  # 32 ms, which is the latency
+WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms, which is the latency, and 10 ms
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
-UNITS = 128
+UNITS = 168
 PAST = 4  # frames: two convolutions over time, three frames each
 
 
 @register
 class Spectrum(layers.Layer):
-    """Root-Hann frames to their spectrum, `(batch, frames, 257, 2)`: real and imaginary part."""
+    """Frames of N samples to spectra, `(batch, frames, N / 2 + 1, 2)`: real, imaginary part.
+
+    By a root-Hann window.
+    """
 
     def call(self, frames):
-        window = ops.convert_to_tensor(audio.root_hann(WIN_LENGTH), frames.dtype)
+        window = ops.convert_to_tensor(audio.root_hann(frames.shape[-1]), frames.dtype)
         return ops.stack(ops.rfft(frames * window), axis=-1)
 
 
 @register
 class MaskedFrames(layers.Layer):
-    """Complex product of mask and spectrum, back to root-Hann frames `(batch, frames, 512)`."""
+    """Complex product of mask and spectrum, back to root-Hann frames of N samples."""
 
     def call(self, S, mask):
         masked = complex_product(S, mask)
-        window = ops.convert_to_tensor(audio.root_hann(WIN_LENGTH), S.dtype)
-        return ops.irfft((masked[..., 0], masked[..., 1]), WIN_LENGTH) * window
+        win_length = 2 * (S.shape[2] - 1)
+        window = ops.convert_to_tensor(audio.root_hann(win_length), S.dtype)
+        return ops.irfft((masked[..., 0], masked[..., 1]), win_length) * window
 
 
 @register
 class Compress(layers.Layer):
-    """Level-free features `(batch, frames, 256, 3)`: compressed magnitude, real, imaginary.
+    """Level-free features `(batch, frames, 160, 3)`: compressed magnitude, real, imaginary.
 
     The magnitude is raised to 0.3, the phase kept; the bin at 0 Hz is left out, so that the
     number of bins can be halved four times.
@@ -62,7 +66,7 @@ class Compress(layers.Layer):
 
 @register
 class GatedMask(layers.Layer):
-    """Three channels to a complex mask, `(batch, frames, 257, 2)`, as `blocks.gated_mask`.
+    """Three channels to a complex mask, `(batch, frames, 161, 2)`, as `blocks.gated_mask`.
 
     The bin at 0 Hz takes its neighbour's mask.
     """
@@ -72,7 +76,7 @@ class GatedMask(layers.Layer):
 
 
 def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Model:
-    """The model of frames: inputs frames `(batch, frames, 512)` and six states, outputs alike.
+    """The model of frames: inputs frames `(batch, frames, 320)` and six states, outputs alike.
 
     Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
     Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
