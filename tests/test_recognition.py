@@ -333,7 +333,7 @@ def test_the_default_makes_nowhere_more_errors_as_readme_says(committed):
     assert not (default.low > 0).any()
     ungated = recognition.paired(committed, recognition.METHOD, "noisy", by).set_index(by)
     readme = " ".join((corpus.ROOT / "README.md").read_text().split())
-    assert "Behind the default neither makes more errors anywhere that could be told" in readme
+    assert "behind the default neither makes more errors anywhere that could be told" in readme
     deep = default[default.index.get_level_values("input").str.startswith("recorded 0-8 kHz")]
     assert (deep.difference < 0.5).all()
     assert (ungated.low[deep.index] > 0).any()
