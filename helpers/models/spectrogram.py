@@ -28,9 +28,9 @@ PAST = 4  # frames: two convolutions over time, three frames each
 
 @register
 class Spectrum(layers.Layer):
-    """Frames of N samples to spectra, `(batch, frames, N / 2 + 1, 2)`: real, imaginary part.
+    """Root-Hann windowed spectra of frames of N samples, `(batch, frames, N / 2 + 1, 2)`.
 
-    By a root-Hann window.
+    The last axis holds the real and the imaginary part.
     """
 
     def call(self, frames):
