@@ -14,11 +14,12 @@ from helpers import audio, noise
 
 KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
     "coloured": 0.25,
-    "whine": 0.08,
-    "tones": 0.10,
-    "buzz": 0.08,
-    "sparks": 0.08,
+    "whine": 0.06,
+    "tones": 0.08,
+    "buzz": 0.07,
+    "sparks": 0.07,
     "electrical": 0.08,
+    "chopper": 0.06,
     "recorded": 0.33,  # half of it whole, half high-passed; without recordings: coloured
 }
 LOW_RANGE = (1_500.0, 6_000.0)  # Hz, of the band's lower edge
@@ -30,6 +31,7 @@ CLEAN_SHARE = 0.20  # examples without noise
 NOISE_ONLY_SHARE = 0.05  # examples without speech
 TWO_NOISES_SHARE = 0.25  # examples with two clips of the bank on top of each other
 RECORDED_SPEED = (1.0, 1.6)  # of recordings; slower ones would leave the top of the band empty
+RECORDED_SPEED_SHARE = 0.5  # of them; the others keep their speed and all of their band
 BURST_SHARE = 0.05  # clips that come and go
 BANK_CLIPS, BANK_SECONDS = 1200, 10.0
 
@@ -57,18 +59,38 @@ def burst_envelope(n_samples: int, rng: np.random.Generator) -> np.ndarray:
     return np.interp(np.arange(n_samples), steps[order], levels[order])
 
 
+def chopper(n_samples, sr, rng, low, high):
+    """A DC chopper: a rectangular wave whose duty cycle steps with the load, `(n_samples,)`.
+
+    A sum of the harmonics in the band, number k of amplitude sin(pi k duty) / k: the Fourier
+    series of a pulse train. The frequency wanders by 1 %. A kind of the training only.
+    """
+    base = rng.uniform(low, high) / rng.integers(1, 41)  # one harmonic at least is in the band
+    walk = noise.slow_walk(n_samples, rng, 1 + n_samples // sr)
+    phase = 2 * np.pi * np.cumsum(base * (1 + 0.01 * walk)) / sr
+    loads = rng.integers(1, 9)
+    duty = np.repeat(rng.uniform(0.02, 0.5, loads), n_samples // loads + 1)[:n_samples]
+    total = sum(
+        np.sin(np.pi * k * duty) / k * np.cos(k * phase)
+        for k in range(max(int(np.ceil(low / base)), 1), int(high / base) + 1)
+    )
+    return noise.unit_rms(noise.band_limit(total, sr, low, high))
+
+
 def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ...]) -> np.ndarray:
     """One clip of the training distribution, float32 `(n_samples,)`, unit RMS."""
     sr, (low, high) = audio.SAMPLE_RATE, random_band(rng)
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if kind == "recorded" and files:
         low = 0.0 if rng.random() < 0.5 else low
-        speed = rng.uniform(*RECORDED_SPEED)
+        speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
         n_played = int(np.ceil(n_samples * speed)) + 8
         clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
         clip = noise.unit_rms(audio.resample(clip, n_played, n_played / speed)[:n_samples])
     elif kind in ("recorded", "coloured"):
         clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))
+    elif kind == "chopper":
+        clip = chopper(n_samples, sr, rng, low, high)
     else:
         clip = noise.KINDS[kind](n_samples, sr, rng, low, high)
     if rng.random() < BURST_SHARE:

@@ -77,6 +77,19 @@ def test_speech_shorter_than_an_example_is_padded(pool):
     assert dataset.cut_speech(pool[:5_000], rng, N_SAMPLES).shape == (N_SAMPLES,)
 
 
+def test_most_speech_keeps_its_speed_and_all_of_its_band():
+    rng = np.random.default_rng(0)
+    ramp = np.arange(-20_000, 20_000, dtype=np.int16)  # the slope of a cut is its speed
+    cuts = np.array([dataset.cut_speech(ramp, rng, N_SAMPLES) for _ in range(ITEMS)])
+    slopes = 32768 * np.diff(cuts, axis=1)
+    untouched = (slopes == 1).all(axis=1)
+    assert 1 - untouched.mean() == pytest.approx(dataset.SPEED_SHARE, abs=0.08)
+    low, high = dataset.SPEED_RANGE
+    speeds = slopes[~untouched][:, 4_000:-4_000].mean(axis=1)
+    assert speeds.min() == pytest.approx(low, abs=0.02)
+    assert speeds.max() == pytest.approx(high, abs=0.02)
+
+
 @pytest.fixture
 def responses():
     """A function giving what the equaliser does to each frequency, in dB, for twenty seeds."""

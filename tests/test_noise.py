@@ -1,5 +1,7 @@
 """`helpers.noise` and `helpers.noise_bank`: what noise is made of, and mixing at an SNR."""
 
+import types
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -234,7 +236,29 @@ def test_training_never_hears_the_held_out_kinds():
     assert sum(noise_bank.KIND_SHARES.values()) == pytest.approx(1)
     assert not set(noise.HELD_OUT_KINDS) & set(noise_bank.KIND_SHARES)
     assert set(noise.HELD_OUT_KINDS) <= set(noise.KINDS)
-    assert set(noise_bank.KIND_SHARES) <= {*noise.KINDS, "coloured", "recorded"}
+    assert set(noise_bank.KIND_SHARES) <= {*noise.KINDS, "coloured", "chopper", "recorded"}
+
+
+@given(seed=seeds)
+def test_chopper_stays_in_its_band(seed):
+    low, high = noise_bank.random_band(rng(seed))
+    samples = noise_bank.chopper(8_000, SR, rng(seed), low, high)
+    assert samples.dtype == np.float32
+    assert power(samples) == pytest.approx(1, abs=1e-3)
+    assert power(samples - noise.band_limit(samples, SR, low, high)) < 1e-6
+
+
+def test_chopper_is_a_rectangular_wave_of_its_duty_cycle(monkeypatch):
+    monkeypatch.setattr(noise, "slow_walk", lambda n_samples, *_: np.zeros(n_samples))
+    uniform, integers = iter([5_000.0, np.array([0.2])]), iter([5, 1])  # 1 kHz, one load
+    drawn = types.SimpleNamespace(
+        uniform=lambda *_: next(uniform), integers=lambda *_: next(integers)
+    )
+    samples = noise_bank.chopper(SR, SR, drawn, 1_500, 7_500)
+    t = np.arange(1, SR * 16 + 1) / (SR * 16)  # at 16 times the rate there is little aliasing
+    wave = scipy.signal.square(2 * np.pi * (1_000 * t + 0.1), duty=0.2)
+    expected = noise.unit_rms(noise.band_limit(wave, SR * 16, 1_500, 7_500)[15::16])
+    assert np.corrcoef(samples, expected)[0, 1] > 0.995
 
 
 @given(seed=seeds)
