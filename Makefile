@@ -72,13 +72,15 @@ train-waveform: $(READY) ## train the waveform model in its four steps, or go on
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-third \
 		--optimizer Muon --cycles 14 --seed 6 --batch-size 64
 
-train-spectrogram: $(READY) ## train the spectrogram model in its three steps, or go on where it stopped
+train-spectrogram: $(READY) ## train the spectrogram model in its four steps, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram --optimizer Muon --cycles 5 3 --batch-size 128 \
 		--out data/runs/spectrogram-first
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-first \
 		--optimizer Muon --cycles 17 --out data/runs/spectrogram-second
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-second \
-		--optimizer Muon --cycles 10 --seed 2
+		--optimizer Muon --cycles 10 --seed 2 --out data/runs/spectrogram-third
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-third \
+		--optimizer Muon --cycles 20 --seed 4
 
 clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
 	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
