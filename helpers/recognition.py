@@ -63,7 +63,7 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("recorded", 0, 8_000, 0.0),
     Condition("none"),
 )
-CHOSEN_MIX = {"Whisper tiny.en": 0.5}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
+CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD)
@@ -288,7 +288,7 @@ def run(
 
 def with_default(
     rows: pd.DataFrame,
-    gate_db: float = gate.GATE_DB,
+    gate_db: float = gate.GATE_DB[METHOD],
     low_share: float = gate.LOW_SHARE,
     noisy: str = "noisy",
     denoised: str = METHOD,
