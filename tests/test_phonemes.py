@@ -124,12 +124,12 @@ def test_committed_table_is_complete():
     assert curves.groupby("trained_on").epoch.max().nunique() == 1
 
 
-def test_denoising_and_training_on_noise_are_not_told_apart_as_readme_says():
+def test_denoising_gains_more_than_training_on_noise_as_readme_says():
     rows = pd.read_csv(RESULTS / "phonemes.csv", dtype={"speaker": str}).assign(all=0)
     rows["system"] = rows.trained_on + " > " + rows.tried_on
     for system in ("clean > denoised", "noisy > noisy"):
         assert recognition.paired(rows, system, "clean > noisy", ["all"]).high.item() < 0
     apart = recognition.paired(rows, "clean > denoised", "noisy > noisy", ["all"])
-    assert apart.low.item() < 0 < apart.high.item()
+    assert apart.high.item() < 0
     readme = " ".join((corpus.ROOT / "README.md").read_text().split())
-    assert "training on noise gained about as much as denoising" in readme
+    assert "denoising gained a little more than training on noise" in readme
