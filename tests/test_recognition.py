@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import asr, audio, corpus, models, protocol, recognition
+from helpers import asr, audio, corpus, gate, models, protocol, recognition
 from helpers.evaluation import Condition
 from helpers.protocol import Entry
 from helpers.recognition import Part
@@ -305,6 +305,19 @@ def test_the_models_that_were_heard_are_the_shipped_ones(committed, method):
     shipped = json.loads(models.weights_path(method).with_suffix(".json").read_text())
     heard = committed[committed.system == method]
     assert set(heard.version) == {shipped["sha256"][:12]}
+
+
+def test_the_gate_is_the_largest_limit_that_costs_no_words_on_validation():
+    tried = recognition.load(corpus.ROOT / "data" / "results" / "recognition_validation.csv")
+    card = json.loads(models.weights_path(recognition.METHOD).with_suffix(".json").read_text())
+    assert set(tried[tried.system == "mix 1"].version) == {card["sha256"][:12]}
+
+    def costs(limit):
+        rows = recognition.with_default(tried, limit, noisy="mix 0", denoised="mix 1")
+        return recognition.paired(rows, "default", "mix 0", ["recogniser", "input"]).difference
+
+    limits = [limit for limit in (15.0, 10.0, 5.0, 0.0) if not (costs(limit) > 0).any()]
+    assert limits[0] == gate.GATE_DB[recognition.METHOD]
 
 
 def test_what_the_gate_saw_is_what_it_sees_now(committed):
