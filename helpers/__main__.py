@@ -93,6 +93,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of SI-SDR, in units of 10 dB, in the loss (default: 0.1)",
     )
+    sub.add_argument(
+        "--level-weight",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="of the error of the output's level, in dB, in the loss (default: 0)",
+    )
     sub.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument("--seed", type=int, default=1)
@@ -255,6 +262,7 @@ def train(args) -> int:
         optimizer=args.optimizer,
         learning_rate=training.LEARNING_RATES[args.optimizer],
         si_sdr_weight=args.si_sdr_weight,
+        level_weight=args.level_weight,
         start=str(args.start or ""),
         seed=args.seed,
     )

@@ -40,7 +40,7 @@ def cut_speech(speech: np.ndarray, rng: np.random.Generator, n_samples: int) -> 
 
 
 def equalise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random smooth frequency response: other talkers, other microphones, other rooms.
+    """A random smooth frequency response: other talkers or noises, other microphones and rooms.
 
     Gains within +-EQUALISER_DB an octave apart, and a tilt of TILT_RANGE about 1 kHz.
     """
@@ -64,9 +64,9 @@ def example(
     clean = equalise(cut_speech(speech, rng, n_samples), rng)
     clean = audio.set_level(clean, rng.uniform(*noise_bank.LEVEL_RANGE))
     kind, snr_db = rng.random(), rng.uniform(*noise_bank.SNR_RANGE)
-    added = bank.draw(rng, n_samples)
+    added = equalise(bank.draw(rng, n_samples), rng)
     if rng.random() < noise_bank.TWO_NOISES_SHARE:
-        added = added + 10 ** rng.uniform(-0.75, 0) * bank.draw(rng, n_samples)
+        added = added + 10 ** rng.uniform(-0.75, 0) * equalise(bank.draw(rng, n_samples), rng)
     silent = not clean.any() or not added.any()
     if kind < noise_bank.CLEAN_SHARE or silent:
         return clean, clean

@@ -45,6 +45,17 @@ def si_sdr(clean, denoised):
     return ops.where(energy[:, 0] > TINY, 10 * ops.log10(ratio), 0.0)
 
 
+def level_error(clean, denoised):
+    """Difference of levels in dB without its sign, `(batch,)`, smooth below 1 dB; 0 at silence.
+
+    sqrt(1 + d^2) - 1, the pseudo-Huber loss (Charbonnier et al., IEEE Trans. Image Processing
+    6(2), 1997).
+    """
+    energies = [ops.sum(x**2, axis=-1) for x in (clean, denoised)]
+    d = 10 * ops.log10((energies[1] + TINY) / (energies[0] + TINY))
+    return ops.where(energies[0] > TINY, ops.sqrt(1 + d**2) - 1, 0.0)
+
+
 @keras.saving.register_keras_serializable("denoiser")
 class DenoisingLoss(keras.losses.Loss):
     """0.7 x magnitude + 0.3 x complex error of compressed spectra, minus a little SI-SDR.
@@ -58,7 +69,8 @@ class DenoisingLoss(keras.losses.Loss):
     as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB.
     Compressed spectra: Braun and Tashev, "A consolidated view of loss functions for supervised
     deep learning-based speech enhancement", TSP 2021. SI-SDR enters in units of 10 dB, bounded
-    at MAX_SI_SDR, times `si_sdr_weight`.
+    at MAX_SI_SDR, times `si_sdr_weight`. Neither holds the level of speech that lies under noise,
+    where the best guess is too quiet; `level_weight` times `level_error` does.
     """
 
     def __init__(
@@ -67,12 +79,14 @@ class DenoisingLoss(keras.losses.Loss):
         hop_length=256,
         linear_below=0.0,
         si_sdr_weight=0.1,
+        level_weight=0.0,
         name="denoising",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.win_length, self.hop_length = win_length, hop_length
         self.linear_below, self.si_sdr_weight = linear_below, si_sdr_weight
+        self.level_weight = level_weight
 
     def call(self, clean, denoised):
         power = ops.mean(clean**2, axis=-1)
@@ -84,7 +98,8 @@ class DenoisingLoss(keras.losses.Loss):
         magnitude_error = self.mean_error((mag - mag_hat) ** 2)
         complex_error = self.mean_error(ops.sum(ops.view_as_real(cplx - cplx_hat) ** 2, axis=-1))
         ratio = ops.minimum(si_sdr(clean, denoised), MAX_SI_SDR) / 10
-        return 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
+        loss = 0.7 * magnitude_error + 0.3 * complex_error - self.si_sdr_weight * ratio
+        return loss + self.level_weight * level_error(clean, denoised)
 
     def mean_error(self, squared):
         """Mean over frames and bins of max(e^2, c e), with a finite gradient at 0."""
@@ -97,4 +112,5 @@ class DenoisingLoss(keras.losses.Loss):
             "hop_length": self.hop_length,
             "linear_below": self.linear_below,
             "si_sdr_weight": self.si_sdr_weight,
+            "level_weight": self.level_weight,
         }

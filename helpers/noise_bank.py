@@ -13,15 +13,16 @@ from tqdm import tqdm
 from helpers import audio, noise
 
 KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
-    "coloured": 0.25,
-    "whine": 0.06,
-    "tones": 0.08,
-    "buzz": 0.07,
-    "sparks": 0.07,
-    "electrical": 0.08,
+    "coloured": 0.22,
+    "whine": 0.05,
+    "tones": 0.07,
+    "buzz": 0.06,
+    "sparks": 0.06,
+    "electrical": 0.07,
     "chopper": 0.06,
-    "recorded": 0.33,  # half of it whole, half high-passed; without recordings: coloured
+    "recorded": 0.41,  # without recordings: coloured
 }
+WHOLE_SHARE = 0.6  # of the recordings, the most difficult; the others are high-passed
 LOW_RANGE = (1_500.0, 6_000.0)  # Hz, of the band's lower edge
 HIGH_RANGE = (5_000.0, 8_000.0)  # Hz, of the band's upper edge; half the clips reach 8 kHz
 SLOPE_RANGE = (-9.0, 6.0)  # dB per octave, of coloured noise
@@ -86,7 +87,7 @@ def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ..
     sr, (low, high) = audio.SAMPLE_RATE, random_band(rng)
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if kind == "recorded" and files:
-        low = 0.0 if rng.random() < 0.5 else low
+        low = 0.0 if rng.random() < WHOLE_SHARE else low
         speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
         n_played = int(np.ceil(n_samples * speed)) + 8
         clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)

@@ -41,6 +41,7 @@ class Plan:
     optimizer: str = "Adam"  # or "Muon"
     learning_rate: float = 1e-3  # of the first cycle
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
+    level_weight: float = 0.0  # of the level's error in the loss, a dB
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
@@ -250,7 +251,11 @@ def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
 def cycle_loss(plan: Plan, cycle: int) -> losses.DenoisingLoss:
     """Squared errors in the first cycle of all; in those that follow, small ones count more."""
     linear_below = 0.2 if plan.earlier_cycles + cycle else 0.0
-    return losses.DenoisingLoss(linear_below=linear_below, si_sdr_weight=plan.si_sdr_weight)
+    return losses.DenoisingLoss(
+        linear_below=linear_below,
+        si_sdr_weight=plan.si_sdr_weight,
+        level_weight=plan.level_weight,
+    )
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -302,6 +307,8 @@ def command(plan: Plan) -> str:
     words += ["--optimizer", plan.optimizer] if plan.optimizer != "Adam" else []
     if plan.si_sdr_weight != Plan.si_sdr_weight:
         words += ["--si-sdr-weight", f"{plan.si_sdr_weight:g}"]
+    if plan.level_weight != Plan.level_weight:
+        words += ["--level-weight", f"{plan.level_weight:g}"]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []
     backend = keras.backend.backend()
     return (f"KERAS_BACKEND={backend} " if backend != "tensorflow" else "") + " ".join(words)

@@ -294,15 +294,15 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("linear_below", [0.0, 0.2])
+@pytest.mark.parametrize("options", [{}, {"linear_below": 0.2}, {"level_weight": 0.01}])
 @pytest.mark.parametrize("case", CLIPS)
-def test_loss_and_gradient_are_finite(case, linear_below):
+def test_loss_and_gradient_are_finite(case, options):
     clean, denoised = (
         tf.constant(white(4_000, rms, seed)[None]) for seed, rms in enumerate(CLIPS[case])
     )
     with tf.GradientTape() as tape:
         tape.watch(denoised)
-        loss = losses.DenoisingLoss(linear_below=linear_below)(clean, denoised)
+        loss = losses.DenoisingLoss(**options)(clean, denoised)
     assert np.isfinite(loss)
     assert np.isfinite(tape.gradient(loss, denoised)).all()
 
@@ -345,6 +345,19 @@ def test_small_errors_count_linearly():
     errors = tf.constant([[[0.01, 0.1, 0.2, 0.5]]])
     expected = np.mean([0.2 * 0.01, 0.2 * 0.1, 0.2 * 0.2, 0.5 * 0.5])
     assert float(loss.mean_error(errors**2)[0]) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_error_of_the_level_has_no_sign_and_is_smooth_at_0():
+    clean = white(4_000)
+    outputs = np.stack([clean * 10 ** (gain_db / 20) for gain_db in (0, 1, -1, 6, -20)])
+    found = losses.level_error(np.stack([clean] * 5), outputs)
+    np.testing.assert_allclose(found, np.sqrt(1 + np.square([0, 1, -1, 6, -20])) - 1, atol=1e-3)
+    assert losses.level_error(tf.zeros([1, 100]), tf.ones([1, 100])) == 0
+    plain, weighed = (
+        float(losses.DenoisingLoss(level_weight=weight)(clean[None], outputs[3:4]))
+        for weight in (0.0, 0.01)
+    )
+    assert weighed - plain == pytest.approx(0.01 * float(found[3]), abs=1e-5)
 
 
 def test_a_perfect_output_has_the_least_loss():
@@ -475,13 +488,15 @@ def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
     assert by_adam == {"encoder/kernel", "decoder/kernel"} | convolutions | biases
 
 
-def test_the_weight_of_si_sdr_reaches_the_loss_and_the_command():
-    plan = training.Plan("waveform", si_sdr_weight=0.3, start="data/models")
+def test_the_weights_of_the_loss_reach_it_and_the_command():
+    plan = training.Plan("waveform", si_sdr_weight=0.3, level_weight=0.02, start="data/models")
     assert training.cycle_loss(plan, 0).si_sdr_weight == 0.3
+    assert training.cycle_loss(plan, 0).level_weight == 0.02
     assert training.cycle_loss(plan, 0).linear_below == 0.2  # no first cycle, having a start
     assert training.cycle_loss(training.Plan("waveform"), 0).linear_below == 0.0
-    assert "--si-sdr-weight 0.3 --start data/models" in training.command(plan)
-    assert "--si-sdr-weight" not in training.command(training.Plan("waveform"))
+    words = "--si-sdr-weight 0.3 --level-weight 0.02 --start data/models"
+    assert words in training.command(plan)
+    assert "-weight" not in training.command(training.Plan("waveform"))
 
 
 def test_an_unknown_optimizer_is_refused():
