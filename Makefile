@@ -63,14 +63,18 @@ ablation: $(READY) ## train the steps from a picture to a mask, resumable, into 
 report: $(READY) ## put the headline table of data/results into the README
 	$(BIN)/python .ci/report.py
 
-train-waveform: $(READY) ## train the waveform model in its four steps, or go on where it stopped
+train-waveform: $(READY) ## train the waveform model in its six steps, or go on where it stopped
 	$(BIN)/python -m helpers train waveform --out data/runs/waveform-first
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-first \
 		--optimizer Muon --cycles 6 --seed 2 --out data/runs/waveform-second
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-second \
 		--optimizer Muon --cycles 7 --seed 3 --out data/runs/waveform-third
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-third \
-		--optimizer Muon --cycles 14 --seed 6 --batch-size 64
+		--optimizer Muon --cycles 14 --seed 6 --batch-size 64 --out data/runs/waveform-fourth
+	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fourth \
+		--optimizer Muon --cycles 17 --seed 7 --level-weight 0.005 --out data/runs/waveform-fifth
+	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fifth \
+		--optimizer Muon --cycles 5 --seed 8 --batch-size 64 --level-weight 0.005
 
 train-spectrogram: $(READY) ## train the spectrogram model in its four steps, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram --optimizer Muon --cycles 5 3 --batch-size 128 \

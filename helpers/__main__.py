@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "--gate",
         type=float,
         metavar="DB",
-        help="leave a file alone if its SNR above 2 kHz, as estimated, is higher (default: 15, "
-        "with the waveform model 5; inf: never)",
+        help="leave a file alone if its SNR above 2 kHz, as estimated, is higher (default: 15; "
+        "inf: never)",
     )
     sub.add_argument(
         "--low-share",
@@ -194,7 +194,7 @@ def denoise(args) -> int:
     from helpers.gate import GATE_DB, LOW_SHARE
 
     method = METHODS[args.method]
-    gate_db = GATE_DB[method] if args.gate is None else args.gate
+    gate_db = GATE_DB if args.gate is None else args.gate
     low_share = LOW_SHARE if args.low_share is None else args.low_share
     denoiser = Denoiser(method, args.weights, args.mix, gate_db, low_share)
     start = time.perf_counter()

@@ -9,7 +9,7 @@ from scipy import signal
 
 from helpers.audio import SAMPLE_RATE
 
-GATE_DB = {"waveform": 5.0, "spectrogram": 15.0}  # in band, of the command line; lab book
+GATE_DB = 15.0  # in band, of the command line; how it was chosen: lab book
 LOW_SHARE = 0.01  # of the command line; chosen on validation speakers, chapter 06
 LOW_HZ = 2_000.0  # here the band begins; training's high-frequency noise is seldom below it
 LOW_PASS = signal.butter(8, LOW_HZ, fs=SAMPLE_RATE, output="sos")

@@ -288,7 +288,7 @@ def run(
 
 def with_default(
     rows: pd.DataFrame,
-    gate_db: float = gate.GATE_DB[METHOD],
+    gate_db: float = gate.GATE_DB,
     low_share: float = gate.LOW_SHARE,
     noisy: str = "noisy",
     denoised: str = METHOD,

@@ -56,5 +56,5 @@ def test_blocks_do_not_matter():
 )
 def test_why_an_input_is_left(noise, reason):
     change = change_of(noise)
-    assert change.why_leave(GATE_DB["spectrogram"], LOW_SHARE) == reason
+    assert change.why_leave(GATE_DB, LOW_SHARE) == reason
     assert change.why_leave(np.inf, 1.0) == ""
