@@ -41,7 +41,7 @@ class Plan:
     optimizer: str = "Adam"  # or "Muon"
     learning_rate: float = 1e-3  # of the first cycle
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
-    level_weight: float = 0.0  # of the level's error in the loss, a dB
+    level_weight: float = 0.0  # of the level's error in dB
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
