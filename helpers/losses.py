@@ -69,8 +69,8 @@ class DenoisingLoss(keras.losses.Loss):
     as a loud one; where the clean signal is silent, as if it had been NOISE_ONLY_DB.
     Compressed spectra: Braun and Tashev, "A consolidated view of loss functions for supervised
     deep learning-based speech enhancement", TSP 2021. SI-SDR enters in units of 10 dB, bounded
-    at MAX_SI_SDR, times `si_sdr_weight`. Neither holds the level of speech that lies under noise,
-    where the best guess is too quiet; `level_weight` times `level_error` does.
+    at MAX_SI_SDR, times `si_sdr_weight`. Neither holds the level: under noise the best guess is
+    too quiet, which `level_weight` times `level_error` weighs.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
     "chopper": 0.06,
     "recorded": 0.41,  # without recordings: coloured
 }
-WHOLE_SHARE = 0.6  # of the recordings keep their whole band, the hardest noise
+WHOLE_SHARE = 0.6  # of the recordings, the hardest noise; the others are high-passed
 LOW_RANGE = (1_500.0, 6_000.0)  # Hz, of the band's lower edge
 HIGH_RANGE = (5_000.0, 8_000.0)  # Hz, of the band's upper edge; half the clips reach 8 kHz
 SLOPE_RANGE = (-9.0, 6.0)  # dB per octave, of coloured noise

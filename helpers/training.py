@@ -41,7 +41,7 @@ class Plan:
     optimizer: str = "Adam"  # or "Muon"
     learning_rate: float = 1e-3  # of the first cycle
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
-    level_weight: float = 0.0  # of the level's error in dB
+    level_weight: float = 0.0  # of the output's level error, in dB, in the loss
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     seed: int = 1
     validation_batches: int = 10
@@ -302,13 +302,9 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
 def command(plan: Plan) -> str:
     """The command line that runs a plan."""
     words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
-    if plan.batch_size != Plan.batch_size:
-        words += ["--batch-size", str(plan.batch_size)]
-    words += ["--optimizer", plan.optimizer] if plan.optimizer != "Adam" else []
-    if plan.si_sdr_weight != Plan.si_sdr_weight:
-        words += ["--si-sdr-weight", f"{plan.si_sdr_weight:g}"]
-    if plan.level_weight != Plan.level_weight:
-        words += ["--level-weight", f"{plan.level_weight:g}"]
+    for name in ("batch_size", "optimizer", "si_sdr_weight", "level_weight"):
+        if (value := getattr(plan, name)) != getattr(Plan, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []
     backend = keras.backend.backend()
     return (f"KERAS_BACKEND={backend} " if backend != "tensorflow" else "") + " ".join(words)
