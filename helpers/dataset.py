@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from helpers import audio, noise, noise_bank
+from helpers import audio, equaliser, noise, noise_bank
 from helpers.backend import tf
 
 SPEED_RANGE = (0.9, 1.1)  # resampling factor, changes pitch and tempo together
 SPEED_SHARE = 1 / 3  # of the examples; slower speech ends below 8 kHz, and a model learns that too
-EQUALISER_DB = 6.0  # largest gain of the random equaliser, either way
-TILT_RANGE = (-2.0, 4.0)  # dB per octave on top of it; bright talkers are rare in the corpus
 
 
 def load_speech(paths: Iterable[Path], verbose: bool = True) -> np.ndarray:
@@ -39,19 +37,6 @@ def cut_speech(speech: np.ndarray, rng: np.random.Generator, n_samples: int) -> 
     return np.pad(cut, (0, n_samples - len(cut)))
 
 
-def equalise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random smooth frequency response: other talkers or noises, other microphones and rooms.
-
-    Gains within +-EQUALISER_DB an octave apart, and a tilt of TILT_RANGE about 1 kHz.
-    """
-    spectrum = np.fft.rfft(samples)
-    octaves = np.log2(np.maximum(np.arange(len(spectrum)) / len(spectrum), 2**-6))
-    knots = np.arange(-6, 1)  # octaves below half the sampling rate
-    gains_db = rng.uniform(-EQUALISER_DB, EQUALISER_DB, 7) + rng.uniform(*TILT_RANGE) * (knots + 3)
-    curve = np.interp(octaves, knots, gains_db)
-    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(samples)).astype(np.float32)
-
-
 def example(
     item: int, speech: np.ndarray, bank: noise_bank.NoiseBank, n_samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -61,12 +46,12 @@ def example(
     training goes on where it stopped. The shares and ranges stand in `noise_bank`.
     """
     rng = np.random.default_rng([seed, item])
-    clean = equalise(cut_speech(speech, rng, n_samples), rng)
+    clean = equaliser.equalise(cut_speech(speech, rng, n_samples), rng)
     clean = audio.set_level(clean, rng.uniform(*noise_bank.LEVEL_RANGE))
     kind, snr_db = rng.random(), rng.uniform(*noise_bank.SNR_RANGE)
-    added = equalise(bank.draw(rng, n_samples), rng)
+    added = bank.draw(rng, n_samples)
     if rng.random() < noise_bank.TWO_NOISES_SHARE:
-        added = added + 10 ** rng.uniform(-0.75, 0) * equalise(bank.draw(rng, n_samples), rng)
+        added = added + 10 ** rng.uniform(-0.75, 0) * bank.draw(rng, n_samples)
     silent = not clean.any() or not added.any()
     if kind < noise_bank.CLEAN_SHARE or silent:
         return clean, clean

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from helpers import audio, noise
+from helpers import audio, equaliser, noise
 
 KIND_SHARES = {  # of the bank's clips; never a kind of noise.HELD_OUT_KINDS
     "coloured": 0.22,
@@ -91,7 +91,8 @@ def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ..
         speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
         n_played = int(np.ceil(n_samples * speed)) + 8
         clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
-        clip = noise.unit_rms(audio.resample(clip, n_played, n_played / speed)[:n_samples])
+        clip = equaliser.equalise(audio.resample(clip, n_played, n_played / speed)[:n_samples], rng)
+        clip = noise.unit_rms(clip)
     elif kind in ("recorded", "coloured"):
         clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))
     else:
@@ -129,7 +130,7 @@ class NoiseBank:
             n_clips,
             seconds,
             seed,
-            *(Path(m).read_bytes() for m in (__file__, noise.__file__)),
+            *(Path(m).read_bytes() for m in (__file__, noise.__file__, equaliser.__file__)),
         ]
         recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
         digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]

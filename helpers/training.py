@@ -105,9 +105,22 @@ def compile_model(plan: Plan) -> WaveformWrapper:
     model.compile(optimizer, cycle_loss(plan, 0))
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
     if plan.start:
-        frame_model.set_weights(load(plan.method, Path(plan.start)).get_weights())
+        frame_model.set_weights(grown(load(plan.method, Path(plan.start)), frame_model))
     optimizer.build(model.trainable_variables)
     return model
+
+
+def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
+    """Weights of a trained model for one of the same or a larger shape, zeros for what is new.
+
+    What is new stands last in its kernel, so at the start the larger model gives what the trained
+    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016).
+    """
+    pairs = zip(trained.get_weights(), larger.get_weights(), strict=True)
+    return [
+        np.pad(old, [(0, n - o) for o, n in zip(old.shape, new.shape, strict=True)])
+        for old, new in pairs
+    ]
 
 
 def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:

@@ -19,7 +19,8 @@ from helpers.models.blocks import (
     running_means,
 )
 
-WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms, which is the latency, and 10 ms
+WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms and 10 ms
+LOOKAHEAD = HOP_LENGTH  # samples of the next frame that are waited for: 30 ms of latency in all
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 168
@@ -76,34 +77,36 @@ class GatedMask(layers.Layer):
 
 
 def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Model:
-    """The model of frames: inputs frames `(batch, frames, 320)` and six states, outputs alike.
+    """The model of frames: inputs frames `(batch, frames, 480)` and six states, outputs alike.
 
-    Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
-    Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
-    Core: dense, then two GRUs over the flattened frequency axis. Decoder: transposed
-    convolutions with additive skips, the last layers at full resolution, beside the features.
-    Only past frames are used.
+    A frame of the input is the one to denoise and, overlapping it by half, the next; what comes
+    out is zero behind the first. Features of the next: the compressed spectrum and, per bin, its
+    running means, a picture of steady noise. Encoder: convolutions that halve the frequency axis,
+    the first over four frames of time, the next among them, the second over three. Core: dense,
+    then two GRUs over the flattened frequency axis. Decoder: transposed convolutions with additive
+    skips, the last layers at full resolution, beside the features of both frames.
     """
     bins, height = WIN_LENGTH // 2, WIN_LENGTH // 2 // 2 ** len(filters)
-    n_features = 3 + len(MEMORIES)
-    frames = keras.Input((None, WIN_LENGTH), name="frames")
-    past = keras.Input((PAST, bins, n_features), name="past_features")
+    n_features, n_past = 3 + len(MEMORIES), PAST + 1  # the frame to denoise is one past the next
+    frames = keras.Input((None, WIN_LENGTH + LOOKAHEAD), name="frames")
+    past = keras.Input((n_past, bins, n_features), name="past_features")
     level_state = keras.Input((2,), name="level_state")
     mean_states = [
         keras.Input((bins + 1,), name=f"mean_{i}_state") for i in range(1, len(MEMORIES) + 1)
     ]
     hidden = [keras.Input((units,), name=f"gru_{i}_state") for i in (1, 2)]
 
-    S = Spectrum(name="spectrum")(frames)
-    level, new_level = RunningLevel(HOP_LENGTH, name="level")(frames, level_state)
-    compressed = Compress(name="compress")(S, level)
+    this, following = frames[..., :WIN_LENGTH], frames[..., LOOKAHEAD:]
+    S = Spectrum(name="spectrum")(this)
+    level, new_level = RunningLevel(HOP_LENGTH, name="level")(following, level_state)
+    compressed = Compress(name="compress")(Spectrum(name="next_spectrum")(following), level)
     means, new_means = running_means(compressed[..., 0], HOP_LENGTH, mean_states)
     features = layers.Concatenate(name="features")([compressed, *(m[..., None] for m in means)])
 
-    x, new_past = TimeContext(PAST, name="context")(features, past)
-    skips = []
+    context, new_past = TimeContext(n_past, name="context")(features, past)
+    x, skips = context, []
     for i, n in enumerate(filters):
-        shape = (3 if i < PAST // 2 else 1, 5 if i == 0 else 3)
+        shape = ((4, 3, 1, 1)[i], 5 if i == 0 else 3)
         x = layers.ZeroPadding2D(((0, 0), (shape[1] // 2, shape[1] // 2)), name=f"pad_{i + 1}")(x)
         x = layers.Conv2D(n, shape, strides=(1, 2), activation="elu", name=f"encode_{i + 1}")(x)
         skips.append(x)
@@ -129,11 +132,14 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
             activation="elu",
             name=f"decode_{i + 1}",
         )(x)
-    x = layers.Concatenate(name="skip_0")([x, features])
+    x = layers.Concatenate(name="skip_0")([x, context[:, PAST:-1], features])
     x = layers.Conv2D(fine_filters, (1, 3), padding="same", activation="elu", name="fine")(x)
     x = layers.Conv2D(3, 1, kernel_initializer="zeros", name="mask_logits")(x)
     mask = GatedMask(name="mask")(x)
-    denoised = MaskedFrames(name="denoised")(S, mask)
+    denoised = MaskedFrames(name="masked")(S, mask)
+    denoised = layers.ZeroPadding1D((0, LOOKAHEAD), data_format="channels_first", name="denoised")(
+        denoised
+    )
     outputs = [denoised, new_past, new_level, *new_means, *new_hidden]
     inputs = [frames, past, level_state, *mean_states, *hidden]
     return keras.Model(inputs, outputs, name="spectrogram")
