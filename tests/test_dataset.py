@@ -90,51 +90,6 @@ def test_most_speech_keeps_its_speed_and_all_of_its_band():
     assert speeds.max() == pytest.approx(high, abs=0.02)
 
 
-@pytest.fixture
-def responses():
-    """A function giving what the equaliser does to each frequency, in dB, for twenty seeds."""
-
-    def measure():
-        impulse = np.zeros(4_096)
-        impulse[0] = 1
-        equalised = [dataset.equalise(impulse, np.random.default_rng(i)) for i in range(20)]
-        return 20 * np.log10(np.abs(np.fft.rfft(equalised)))
-
-    return measure
-
-
-def test_equaliser_stays_within_its_gains(responses, monkeypatch):
-    monkeypatch.setattr(dataset, "TILT_RANGE", (0.0, 0.0))
-    assert np.abs(responses()).max() <= dataset.EQUALISER_DB + 0.01
-    assert np.abs(responses()).max() > dataset.EQUALISER_DB - 1
-
-
-def test_equaliser_tilts_about_1_khz(responses, monkeypatch):
-    monkeypatch.setattr(dataset, "EQUALISER_DB", 0.0)
-    at = [int(f / 8_000 * 2_048) for f in (1_000, 2_000, 4_000, 8_000)]
-    low, middle, high, top = responses()[:, at].T
-    assert np.allclose(low, 0, atol=0.05)
-    assert np.allclose([high, top], [2 * middle, 3 * middle], atol=0.1)
-    assert middle.min() < -0.5
-    assert middle.max() > 2
-    assert dataset.TILT_RANGE[0] <= middle.min() <= middle.max() <= dataset.TILT_RANGE[1]
-
-
-def test_noise_gets_an_equaliser_of_its_own(pool, monkeypatch):
-    impulse = np.zeros((1, 3 * N_SAMPLES), np.float16)
-    impulse[0, ::N_SAMPLES] = 1  # one in every cut, so that its spectrum is flat
-    monkeypatch.setattr(noise_bank, "CLEAN_SHARE", 0.0)
-    monkeypatch.setattr(noise_bank, "NOISE_ONLY_SHARE", 1.0)
-    monkeypatch.setattr(noise_bank, "TWO_NOISES_SHARE", 0.0)
-    bank = noise_bank.NoiseBank(impulse)
-    heard = [dataset.example(i, pool, bank, N_SAMPLES, seed=1)[0] for i in range(20)]
-    spectra = 20 * np.log10(np.abs(np.fft.rfft(heard)))
-    slopes = spectra[:, 4_000] - spectra[:, 500]  # three octaves apart
-    largest = 2 * dataset.EQUALISER_DB + 3 * max(map(abs, dataset.TILT_RANGE))
-    assert slopes.std() > 3
-    assert np.abs(slopes).max() < largest
-
-
 def test_dataset_gives_batches_and_goes_on_where_it_stopped(pool, bank, examples):
     options = {"seconds": 1.0, "batch_size": 4, "n_batches": 5, "seed": 1}
     whole = list(dataset.make_dataset(pool, bank, **options).as_numpy_iterator())

@@ -303,6 +303,15 @@ def test_the_best_cutoff_is_found(speech):
     np.testing.assert_array_equal(baselines.oracle_low_pass(0 * clean, 0 * noisy), 0)
 
 
+def test_the_best_cutoff_is_never_behind_the_low_pass(speech):
+    for low in (3_000, 3_950, 5_000):
+        hiss = noise.make("white", len(speech), SR, np.random.default_rng(0), low, 8_000)
+        clean, _, noisy = noise.mix(speech, hiss, 0)
+        best, plain = baselines.oracle_low_pass(clean, noisy), baselines.low_pass(noisy)
+        assert metrics.si_sdr(clean, best) >= metrics.si_sdr(clean, plain) - 1e-3
+        assert np.array_equal(best, plain) == (low == 3_950)
+
+
 def test_a_known_noise_spectrum_helps(speech, noisy):
     """Wiener with the true noise power stands between the classical rules and the masks."""
     wiener = metrics.si_sdr(speech, baselines.oracle_wiener(speech, noisy))

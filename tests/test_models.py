@@ -169,6 +169,18 @@ def test_no_frame_depends_on_a_later_one(moved):
     assert np.abs(first[:, n_past:] - second[:, n_past:]).max() > 1e-3
 
 
+def test_the_spectrogram_model_waits_for_half_of_the_next_frame_and_no_longer():
+    model, samples = perturbed("spectrogram"), white(4_000)
+    heard_until, of_frame = 2_000, 160  # the first sample that changes; a sample waits for 480
+    other = np.concatenate([samples[:heard_until], white(2_000, seed=5)])
+    change = np.abs(np.subtract(*(through(model, "spectrogram", x) for x in (samples, other))))
+    first = np.flatnonzero(change > 1e-5)[0]
+    assert heard_until - 480 < first <= heard_until - 480 + of_frame
+    frame = model([frames_of(model, 5), *zero_states(model, 1)])[0].numpy()
+    assert frame[..., :320].any()
+    assert not frame[..., 320:].any()
+
+
 @pytest.mark.parametrize("gain_db", [-30, 30])
 def test_a_gain_passes_through(moved, gain_db):
     method, model = moved
@@ -475,6 +487,18 @@ def test_training_goes_on_from_trained_weights_by_muon(small_plan, tmp_path, mon
         np.testing.assert_array_equal(before, earlier)
         np.testing.assert_array_equal(one, other)
         assert np.abs(one - before).max() > 1e-5
+
+
+def test_a_grown_model_starts_as_what_it_was():
+    small, large = (
+        keras.Sequential([keras.Input((9, 4, n)), keras.layers.Conv2D(3, (taps, 1))])
+        for n, taps in ((2, 2), (5, 3))
+    )
+    large.set_weights(training.grown(small, large))
+    x = white(9 * 4 * 5).reshape(1, 9, 4, 5)
+    np.testing.assert_allclose(large(x), small(x[..., :2])[:, :-1], atol=1e-6)
+    with pytest.raises(ValueError, match="negative"):
+        training.grown(large, small)
 
 
 def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():

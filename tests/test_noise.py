@@ -281,6 +281,17 @@ def test_bursts_come_and_go():
     assert all(envelope.min() < 0.6 and envelope.max() > 0.6 for envelope in envelopes)
 
 
+def test_recordings_of_the_bank_are_coloured_anew_each_time(recordings, monkeypatch):
+    monkeypatch.setattr(noise_bank, "KIND_SHARES", {"recorded": 1.0})
+    monkeypatch.setattr(noise_bank, "WHOLE_SHARE", 1.0)
+    monkeypatch.setattr(noise_bank, "BURST_SHARE", 0.0)
+    clips = [noise_bank.random_noise(rng(seed), SR, tuple(recordings[:1])) for seed in range(20)]
+    spectra = np.abs(np.fft.rfft(clips)) ** 2  # the recording is white, and bins are 1 Hz
+    octaves_db = 10 * np.log10([spectra[:, f : 2 * f].mean(axis=1) for f in (500, 2_000)])
+    assert np.std(octaves_db[1] - octaves_db[0]) > 3
+    assert np.allclose(np.sqrt(np.mean(np.square(clips), axis=1)), 1, atol=1e-3)
+
+
 def render(path, seed=0, **options):
     return NoiseBank.render(path, n_clips=8, seconds=0.5, seed=seed, verbose=False, **options)
 

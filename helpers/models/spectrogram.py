@@ -24,7 +24,8 @@ LOOKAHEAD = HOP_LENGTH  # samples of the next frame that are waited for: 30 ms o
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 168
-PAST = 4  # frames: two convolutions over time, three frames each
+SPANS = (4, 3, 1, 1)  # frames that each convolution sees, the first the next frame too
+PAST = sum(SPANS) - len(SPANS) - 1  # frames before the one to denoise that they see in all
 
 
 @register
@@ -106,7 +107,7 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
     context, new_past = TimeContext(n_past, name="context")(features, past)
     x, skips = context, []
     for i, n in enumerate(filters):
-        shape = ((4, 3, 1, 1)[i], 5 if i == 0 else 3)
+        shape = (SPANS[i], 5 if i == 0 else 3)
         x = layers.ZeroPadding2D(((0, 0), (shape[1] // 2, shape[1] // 2)), name=f"pad_{i + 1}")(x)
         x = layers.Conv2D(n, shape, strides=(1, 2), activation="elu", name=f"encode_{i + 1}")(x)
         skips.append(x)
@@ -119,7 +120,7 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
 
     for i in reversed(range(len(filters))):
         skip = skips[i]
-        missing = PAST - 2 * min(i + 1, PAST // 2)  # frames that later convolutions took
+        missing = sum(SPANS[i + 1 :]) - len(SPANS[i + 1 :])  # frames that later ones took
         if missing:
             skip = layers.Cropping2D(((missing, 0), (0, 0)), name=f"crop_{i + 1}")(skip)
         skip = layers.Conv2D(filters[i], 1, name=f"adapt_{i + 1}")(skip)
