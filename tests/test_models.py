@@ -20,10 +20,10 @@ def white(n_samples: int, rms: float = 0.1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, rms, n_samples).astype("float32")
 
 
-def perturbed(method: str) -> keras.Model:
+def perturbed(method: str, **settings) -> keras.Model:
     """A model of frames with every weight moved at random: it changes what it hears."""
     keras.utils.set_random_seed(1)
-    model, rng = models.build(method), np.random.default_rng(1)
+    model, rng = models.METHODS[method].build(**settings), np.random.default_rng(1)
     model.set_weights(
         [w + 0.2 * rng.standard_normal(w.shape) * (np.std(w) or 1.0) for w in model.get_weights()]
     )
@@ -169,16 +169,29 @@ def test_no_frame_depends_on_a_later_one(moved):
     assert np.abs(first[:, n_past:] - second[:, n_past:]).max() > 1e-3
 
 
-def test_the_spectrogram_model_waits_for_half_of_the_next_frame_and_no_longer():
-    model, samples = perturbed("spectrogram"), white(4_000)
-    heard_until, of_frame = 2_000, 160  # the first sample that changes; a sample waits for 480
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_the_spectrogram_model_waits_for_so_many_frames_and_no_longer(ahead):
+    model, samples = perturbed("spectrogram", ahead=ahead), white(4_000)
+    latency, heard_until = 320 + 160 * ahead, 2_000  # samples; where the input changes
     other = np.concatenate([samples[:heard_until], white(2_000, seed=5)])
     change = np.abs(np.subtract(*(through(model, "spectrogram", x) for x in (samples, other))))
     first = np.flatnonzero(change > 1e-5)[0]
-    assert heard_until - 480 < first <= heard_until - 480 + of_frame
+    assert heard_until - latency < first <= heard_until - latency + 160
     frame = model([frames_of(model, 5), *zero_states(model, 1)])[0].numpy()
+    assert frame.shape[-1] == latency
     assert frame[..., :320].any()
     assert not frame[..., 320:].any()
+
+
+@pytest.mark.parametrize("n_frames", [1, 3, 30])
+def test_blocks_of_a_model_that_waits_equal_the_whole(n_frames):
+    model = perturbed("spectrogram", ahead=1)
+    frames, states, parts = frames_of(model, 30), zero_states(model, 1), []
+    for start in range(0, 30, n_frames):
+        part, *states = model([frames[:, start : start + n_frames], *states])
+        parts.append(part)
+    whole = model([frames, *zero_states(model, 1)])[0]
+    np.testing.assert_allclose(tf.concat(parts, axis=1), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("gain_db", [-30, 30])
@@ -497,6 +510,14 @@ def test_a_grown_model_starts_as_what_it_was():
     large.set_weights(training.grown(small, large))
     x = white(9 * 4 * 5).reshape(1, 9, 4, 5)
     np.testing.assert_allclose(large(x), small(x[..., :2])[:, :-1], atol=1e-6)
+
+    trained, samples = perturbed("spectrogram"), white(16_000)
+    waits = models.spectrogram.build(ahead=1)
+    waits.set_weights(training.grown(trained, waits))
+    one, other = (through(model, "spectrogram", samples) for model in (trained, waits))
+    np.testing.assert_allclose(
+        one[8_000:], other[8_000:], atol=2e-3
+    )  # but for a frame at the start
     with pytest.raises(ValueError, match="negative"):
         training.grown(large, small)
 

@@ -19,13 +19,13 @@ from helpers.models.blocks import (
     running_means,
 )
 
-WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms and 10 ms
-LOOKAHEAD = HOP_LENGTH  # samples of the next frame that are waited for: 30 ms of latency in all
+WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms, which is the latency, and 10 ms
+AHEAD = 0  # frames that are waited for, each for 10 ms of latency more
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 168
-SPANS = (4, 3, 1, 1)  # frames that each convolution sees, the first the next frame too
-PAST = sum(SPANS) - len(SPANS) - 1  # frames before the one to denoise that they see in all
+SPANS = (3, 3, 1, 1)  # frames that each convolution sees, the first also those waited for
+PAST = sum(SPANS) - len(SPANS)  # frames before the one to denoise that they see in all
 
 
 @register
@@ -77,37 +77,38 @@ class GatedMask(layers.Layer):
         return gated_mask(ops.concatenate([x[:, :, :1], x], axis=2))
 
 
-def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Model:
-    """The model of frames: inputs frames `(batch, frames, 480)` and six states, outputs alike.
+def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) -> keras.Model:
+    """The model of frames: inputs frames `(batch, frames, 320)` and six states, outputs alike.
 
-    A frame of the input is the one to denoise and, overlapping it by half, the next; what comes
-    out is zero behind the first. Features of the next: the compressed spectrum and, per bin, its
-    running means, a picture of steady noise. Encoder: convolutions that halve the frequency axis,
-    the first over four frames of time, the next among them, the second over three. Core: dense,
-    then two GRUs over the flattened frequency axis. Decoder: transposed convolutions with additive
-    skips, the last layers at full resolution, beside the features of both frames.
+    Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
+    Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
+    Core: dense, then two GRUs over the flattened frequency axis. Decoder: transposed
+    convolutions with additive skips, the last layers at full resolution, beside the features.
+    Only past frames are used, and `ahead` later ones: a frame of the input is then longer by so
+    many hops, and the frame that comes out is zero there.
     """
     bins, height = WIN_LENGTH // 2, WIN_LENGTH // 2 // 2 ** len(filters)
-    n_features, n_past = 3 + len(MEMORIES), PAST + 1  # the frame to denoise is one past the next
-    frames = keras.Input((None, WIN_LENGTH + LOOKAHEAD), name="frames")
-    past = keras.Input((n_past, bins, n_features), name="past_features")
+    n_features, later = 3 + len(MEMORIES), ahead * HOP_LENGTH
+    frames = keras.Input((None, WIN_LENGTH + later), name="frames")
+    past = keras.Input((PAST + ahead, bins, n_features), name="past_features")
     level_state = keras.Input((2,), name="level_state")
     mean_states = [
         keras.Input((bins + 1,), name=f"mean_{i}_state") for i in range(1, len(MEMORIES) + 1)
     ]
     hidden = [keras.Input((units,), name=f"gru_{i}_state") for i in (1, 2)]
 
-    this, following = frames[..., :WIN_LENGTH], frames[..., LOOKAHEAD:]
-    S = Spectrum(name="spectrum")(this)
-    level, new_level = RunningLevel(HOP_LENGTH, name="level")(following, level_state)
-    compressed = Compress(name="compress")(Spectrum(name="next_spectrum")(following), level)
+    S = newest = Spectrum(name="spectrum")(frames[..., later:])
+    if ahead:
+        S = Spectrum(name="spectrum_to_mask")(frames[..., :WIN_LENGTH])
+    level, new_level = RunningLevel(HOP_LENGTH, name="level")(frames[..., later:], level_state)
+    compressed = Compress(name="compress")(newest, level)
     means, new_means = running_means(compressed[..., 0], HOP_LENGTH, mean_states)
     features = layers.Concatenate(name="features")([compressed, *(m[..., None] for m in means)])
 
-    context, new_past = TimeContext(n_past, name="context")(features, past)
+    context, new_past = TimeContext(PAST + ahead, name="context")(features, past)
     x, skips = context, []
     for i, n in enumerate(filters):
-        shape = (SPANS[i], 5 if i == 0 else 3)
+        shape = (SPANS[i] + (0 if i else ahead), 3 if i else 5)
         x = layers.ZeroPadding2D(((0, 0), (shape[1] // 2, shape[1] // 2)), name=f"pad_{i + 1}")(x)
         x = layers.Conv2D(n, shape, strides=(1, 2), activation="elu", name=f"encode_{i + 1}")(x)
         skips.append(x)
@@ -133,14 +134,13 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS) -> keras.Mode
             activation="elu",
             name=f"decode_{i + 1}",
         )(x)
-    x = layers.Concatenate(name="skip_0")([x, context[:, PAST:-1], features])
+    near = [context[:, PAST + k : k - ahead or None] for k in range(ahead + 1)]
+    x = layers.Concatenate(name="skip_0")([x, *near])
     x = layers.Conv2D(fine_filters, (1, 3), padding="same", activation="elu", name="fine")(x)
     x = layers.Conv2D(3, 1, kernel_initializer="zeros", name="mask_logits")(x)
     mask = GatedMask(name="mask")(x)
-    denoised = MaskedFrames(name="masked")(S, mask)
-    denoised = layers.ZeroPadding1D((0, LOOKAHEAD), data_format="channels_first", name="denoised")(
-        denoised
-    )
+    masked = MaskedFrames(name="denoised")(S, mask)
+    denoised = ops.pad(masked, [[0, 0], [0, 0], [0, later]]) if ahead else masked
     outputs = [denoised, new_past, new_level, *new_means, *new_hidden]
     inputs = [frames, past, level_state, *mean_states, *hidden]
     return keras.Model(inputs, outputs, name="spectrogram")
