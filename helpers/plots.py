@@ -160,13 +160,19 @@ def comparison(clips: Mapping[str, np.ndarray], sr=audio.SAMPLE_RATE, band=None,
 def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
     """Mean and 95 % interval of each metric over the SNR, a line for each system.
 
-    `summary`: from `metrics.summarise` with the columns snr_db and system.
+    `summary`: from `metrics.summarise` with the columns snr_db and system. ESTOI, of which good
+    systems have nearly 1, is drawn by its distance from 1, on a logarithmic scale.
     """
     size = {"figsize": (3.6 * len(metrics), 3.2), "squeeze": False}
     figure, axes = plt.subplots(1, len(metrics), **size)
     for ax, metric in zip(axes.flat, metrics, strict=True):
         _curves(ax, summary, metric)
         ax.set(ylabel=LABELS[metric])
+        if metric == "estoi":
+            nearly = (lambda y: -np.log10(np.maximum(1.002 - y, 1e-3)), lambda z: 1.002 - 10**-z)
+            ax.set_yscale("function", functions=nearly)
+            ax.set_yticks([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1])
+            ax.set_ylim(summary[f"{metric}_low"].min(), 1)
     return _with_legend(figure)
 
 
