@@ -1,7 +1,7 @@
 """The training noise: its distribution, written down here only, and a bank rendered once.
 
-Making noise takes nearly as long as all the rest of a training pair, so training draws random cuts
-of a bank. Taught in `02_noise`.
+Making noise takes longer than all the rest of a training pair, so training draws random cuts of a
+bank. Taught in `02_noise`.
 """
 
 import hashlib
