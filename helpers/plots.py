@@ -169,8 +169,9 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
         _curves(ax, summary, metric)
         ax.set(ylabel=LABELS[metric])
         if metric == "estoi":
-            nearly = (lambda y: -np.log10(np.maximum(1.002 - y, 1e-3)), lambda z: 1.002 - 10**-z)
-            ax.set_yscale("function", functions=nearly)
+            # 1.002, so that 1 has its place
+            near_one = (lambda y: -np.log10(np.maximum(1.002 - y, 1e-3)), lambda z: 1.002 - 10**-z)
+            ax.set_yscale("function", functions=near_one)
             ax.set_yticks([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1])
             ax.set_ylim(summary[f"{metric}_low"].min(), 1)
     return _with_legend(figure)

@@ -114,12 +114,14 @@ def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
     """Weights of a trained model for one of the same or a larger shape, zeros for what is new.
 
     What is new stands last in its kernel, so at the start the larger model gives what the trained
-    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016).
+    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError where
+    the trained model is the larger one, or one of other layers.
     """
-    pairs = zip(trained.get_weights(), larger.get_weights(), strict=True)
+    pairs = list(zip(trained.get_weights(), larger.get_weights(), strict=True))
+    if any(np.any(np.less(new.shape, old.shape)) for old, new in pairs):
+        raise ValueError("the weights to start from are of a larger model than this one")
     return [
-        np.pad(old, [(0, n - o) for o, n in zip(old.shape, new.shape, strict=True)])
-        for old, new in pairs
+        np.pad(w, [(0, n - o) for o, n in zip(w.shape, new.shape, strict=True)]) for w, new in pairs
     ]
 
 
