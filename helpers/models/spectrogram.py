@@ -139,8 +139,8 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) 
     x = layers.Conv2D(fine_filters, (1, 3), padding="same", activation="elu", name="fine")(x)
     x = layers.Conv2D(3, 1, kernel_initializer="zeros", name="mask_logits")(x)
     mask = GatedMask(name="mask")(x)
-    masked = MaskedFrames(name="denoised")(S, mask)
-    denoised = ops.pad(masked, [[0, 0], [0, 0], [0, later]]) if ahead else masked
+    denoised = MaskedFrames(name="denoised")(S, mask)
+    denoised = ops.pad(denoised, [[0, 0], [0, 0], [0, later]])
     outputs = [denoised, new_past, new_level, *new_means, *new_hidden]
     inputs = [frames, past, level_state, *mean_states, *hidden]
     return keras.Model(inputs, outputs, name="spectrogram")
