@@ -126,6 +126,14 @@ def test_size(method):
     assert 0.2e6 <= models.build(method).count_params() <= 0.8e6
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_any_number_of_models_can_be_built_in_one_process(method):
+    """Keras numbers what we do not name, and its numbers must not meet our names."""
+    keras.utils.clear_session()
+    outputs = [len(models.build(method).outputs) for _ in range(8)]
+    assert set(outputs) == {7}
+
+
 def test_macs_by_hand():
     """One frame: a dense layer, a convolution of 8 bins to 4, one transposed back, and a GRU."""
     layers = keras.layers

@@ -109,7 +109,7 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) 
     x, skips = context, []
     for i, n in enumerate(filters):
         shape = (SPANS[i] + (0 if i else ahead), 3 if i else 5)
-        x = layers.ZeroPadding2D(((0, 0), (shape[1] // 2, shape[1] // 2)), name=f"pad_{i + 1}")(x)
+        x = layers.ZeroPadding2D(((0, 0), (shape[1] // 2, shape[1] // 2)), name=f"widen_{i + 1}")(x)
         x = layers.Conv2D(n, shape, strides=(1, 2), activation="elu", name=f"encode_{i + 1}")(x)
         skips.append(x)
 
