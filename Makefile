@@ -76,7 +76,7 @@ train-waveform: $(READY) ## train the waveform model in its six steps, or go on 
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fifth \
 		--optimizer Muon --cycles 5 --seed 8 --batch-size 64 --level-weight 0.005
 
-train-spectrogram: $(READY) ## train the spectrogram model in its four steps, or go on where it stopped
+train-spectrogram: $(READY) ## train the spectrogram model in its six steps, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram --optimizer Muon --cycles 5 3 --batch-size 128 \
 		--out data/runs/spectrogram-first
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-first \
@@ -84,7 +84,12 @@ train-spectrogram: $(READY) ## train the spectrogram model in its four steps, or
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-second \
 		--optimizer Muon --cycles 10 --seed 2 --out data/runs/spectrogram-third
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-third \
-		--optimizer Muon --cycles 20 --seed 4
+		--optimizer Muon --cycles 20 --seed 4 --out data/runs/spectrogram-fourth
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-fourth \
+		--optimizer Muon --cycles 15 --seed 9 --batch-size 32 --level-weight 0.01 \
+		--out data/runs/spectrogram-fifth
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-fifth \
+		--optimizer Muon --cycles 20 --seed 10 --batch-size 32 --level-weight 0.005
 
 clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
 	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info

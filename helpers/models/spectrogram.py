@@ -19,8 +19,8 @@ from helpers.models.blocks import (
     running_means,
 )
 
-WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms, which is the latency, and 10 ms
-AHEAD = 0  # frames that are waited for, each for 10 ms of latency more
+WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms and 10 ms
+AHEAD = 1  # frames that are waited for; the latency is the window and they, 30 ms
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 168
@@ -78,14 +78,14 @@ class GatedMask(layers.Layer):
 
 
 def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) -> keras.Model:
-    """The model of frames: inputs frames `(batch, frames, 320)` and six states, outputs alike.
+    """The model of frames: inputs frames `(batch, frames, 480)` and six states, outputs alike.
 
     Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
     Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
     Core: dense, then two GRUs over the flattened frequency axis. Decoder: transposed
     convolutions with additive skips, the last layers at full resolution, beside the features.
-    Only past frames are used, and `ahead` later ones: a frame of the input is then longer by so
-    many hops, and the frame that comes out is zero there.
+    Only past frames are used, and `ahead` later ones: a frame of the input, 320 samples, is longer
+    by so many hops of 160, and the frame that comes out is zero there.
     """
     bins, height = WIN_LENGTH // 2, WIN_LENGTH // 2 // 2 ** len(filters)
     n_features, later = 3 + len(MEMORIES), ahead * HOP_LENGTH
