@@ -180,11 +180,11 @@ def test_no_frame_depends_on_a_later_one(moved):
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 def test_the_spectrogram_model_waits_for_so_many_frames_and_no_longer(ahead):
     model, samples = perturbed("spectrogram", ahead=ahead), white(4_000)
-    latency, heard_until = 320 + 160 * ahead, 2_000  # samples; where the input changes
-    other = np.concatenate([samples[:heard_until], white(2_000, seed=5)])
+    latency, changes_at = 320 + 160 * ahead, 2_000  # samples
+    other = np.concatenate([samples[:changes_at], white(2_000, seed=5)])
     change = np.abs(np.subtract(*(through(model, "spectrogram", x) for x in (samples, other))))
     first = np.flatnonzero(change > 1e-5)[0]
-    assert heard_until - latency < first <= heard_until - latency + 160
+    assert changes_at - latency < first <= changes_at - latency + 160
     frame = model([frames_of(model, 5), *zero_states(model, 1)])[0].numpy()
     assert frame.shape[-1] == latency
     assert frame[..., :320].any()
@@ -193,7 +193,7 @@ def test_the_spectrogram_model_waits_for_so_many_frames_and_no_longer(ahead):
 
 @pytest.mark.parametrize("n_frames", [1, 3, 30])
 def test_blocks_of_a_model_that_waits_equal_the_whole(n_frames):
-    model = perturbed("spectrogram", ahead=1)
+    model = perturbed("spectrogram", ahead=2)
     frames, states, parts = frames_of(model, 30), zero_states(model, 1), []
     for start in range(0, 30, n_frames):
         part, *states = model([frames[:, start : start + n_frames], *states])

@@ -1,9 +1,9 @@
 """Layers that both shipped models share, and how a model of frames becomes one of waveforms.
 
-A shipped model is causal and maps frames to frames: its inputs are `(batch, frames,
-win_length)` float32 and its states, its outputs the denoised windowed frames and the new
-states. Fed block after block with its own states it gives what it gives for the whole file.
-Taught in `04_spectrogram_autoencoder`.
+A shipped model is causal (a frame holds what is waited for, too) and maps frames to frames: its
+inputs are `(batch, frames, win_length)` float32 and its states, its outputs the denoised windowed
+frames and the new states. Fed block after block with its own states it gives what it gives for the
+whole file. Taught in `04_spectrogram_autoencoder`.
 """
 
 import numpy as np

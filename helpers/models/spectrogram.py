@@ -20,7 +20,7 @@ from helpers.models.blocks import (
 )
 
 WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms and 10 ms
-AHEAD = 1  # frames that are waited for; the latency is the window and they, 30 ms
+AHEAD = 1  # frames that are waited for; the latency is WIN_LENGTH + AHEAD * HOP_LENGTH, 30 ms
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution
 UNITS = 168
@@ -81,11 +81,13 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) 
     """The model of frames: inputs frames `(batch, frames, 480)` and six states, outputs alike.
 
     Features: the compressed spectrum and, per bin, its running means, a picture of steady noise.
-    Encoder: convolutions that halve the frequency axis, the first two over three frames of time.
+    Encoder: convolutions that halve the frequency axis, the first two over three frames of time
+    (the first also over the `ahead` next ones).
     Core: dense, then two GRUs over the flattened frequency axis. Decoder: transposed
     convolutions with additive skips, the last layers at full resolution, beside the features.
-    Only past frames are used, and `ahead` later ones: a frame of the input, 320 samples, is longer
-    by so many hops of 160, and the frame that comes out is zero there.
+    To denoise a frame of 320 samples it hears past frames and the `ahead` next ones, each 160
+    samples further on. So a frame of the input has 320 + 160 ahead samples: its features are those
+    of the last 320, the mask is for the first 320, and behind these the frame that comes out is 0.
     """
     bins, height = WIN_LENGTH // 2, WIN_LENGTH // 2 // 2 ** len(filters)
     n_features, later = 3 + len(MEMORIES), ahead * HOP_LENGTH
