@@ -33,10 +33,13 @@ MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the denoised signal
 LIMITS_DB = (10.0, 20.0)  # the most by which a bin is taken down
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
 TO_SPARE = Condition("white", snr_db=20.0)  # on it Whisper lost in the test: what would spare it?
-TO_GATE = (  # only noisy and denoised: what is better left alone?
-    Condition("none"),
+WHOLE_BAND = (  # left alone by default: would a mix do better?
     Condition("recorded", 0, 8_000, 10.0),
     Condition("recorded", 0, 8_000, 20.0),
+)
+TO_GATE = (  # only noisy and denoised: what is better left alone?
+    Condition("none"),
+    *WHOLE_BAND,
     Condition("recorded", 3_000, 8_000, 20.0),
     Condition("pink", 2_500, 7_000, 20.0),
 )
@@ -218,13 +221,13 @@ def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.D
     """Every recogniser on validation speech, by `hear`: systems "mix 0.25", "limit 10 dB", ...
 
     MIXES and LIMITS_DB on TO_MIX and, with MORE_UTTERANCES, on TO_SPARE; the input and the model
-    on TO_GATE.
+    on TO_GATE; MIXES on WHOLE_BAND.
     """
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry, names = protocol.course_entries()[METHOD], recognisers()
-    ends = {f"mix {mix:g}": mixed(entry, mix) for mix in (0.0, 1.0)}
-    every = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
-    every |= {f"limit {limit:g} dB": limited(entry, limit) for limit in LIMITS_DB}
+    mixes = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
+    ends = {name: mixes[name] for name in ("mix 0", "mix 1")}
+    every = mixes | {f"limit {limit:g} dB": limited(entry, limit) for limit in LIMITS_DB}
 
     def heard(conditions, systems, n_utterances):
         utterances = choose(table, ("validation",), n_utterances)
@@ -234,6 +237,7 @@ def validate(path: Path, table: pd.DataFrame, noise_folder: Path | None) -> pd.D
 
     heard(TO_MIX, every, VALIDATION_UTTERANCES)
     heard(TO_GATE, ends, VALIDATION_UTTERANCES)
+    heard(WHOLE_BAND, mixes, VALIDATION_UTTERANCES)
     return heard((TO_SPARE,), every, MORE_UTTERANCES)
 
 

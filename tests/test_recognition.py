@@ -215,6 +215,16 @@ def test_validation_hears_mixes_and_limits_where_they_are_chosen(stub, monkeypat
     assert heard == wanted
 
 
+def test_every_mix_was_heard_on_noise_over_the_whole_band():
+    tried = recognition.load(corpus.ROOT / "data" / "results" / "recognition_validation.csv")
+    titles = {protocol.title(one) for one in (recognition.TO_MIX[1], *recognition.WHOLE_BAND)}
+    mixes = tried[tried.input.isin(titles) & tried.system.str.startswith("mix")]
+    cells = mixes.groupby(["recogniser", "input", "system"])
+    assert set(mixes.input) == titles
+    assert len(cells) == len(asr.PACKAGES) * len(titles) * len(recognition.MIXES)
+    assert cells.utterance.nunique().eq(40).all()
+
+
 def test_mixing_goes_from_noisy_to_denoised():
     entry = Entry(lambda clean, noisy: np.zeros_like(noisy), version="v")
     noisy = np.ones(4, np.float32)
