@@ -39,7 +39,6 @@ WHOLE_BAND = (  # left alone by default: would a mix do better?
 )
 TO_GATE = (  # only noisy and denoised: what is better left alone?
     Condition("none"),
-    *WHOLE_BAND,
     Condition("recorded", 3_000, 8_000, 20.0),
     Condition("pink", 2_500, 7_000, 20.0),
 )

@@ -154,18 +154,22 @@ def test_perturbed_model_is_not_the_identity(moved):
     assert metrics.si_sdr(samples, through(model, method, samples)) < 30
 
 
-def test_blocks_with_states_equal_the_whole(moved):
-    _, model = moved
+def assert_blocks_equal_the_whole(model: keras.Model, lengths) -> None:
+    """Feed 30 frames as a whole, and in blocks of some lengths with the states of the last one."""
     frames = frames_of(model, 30)
     whole = model([frames, *zero_states(model, 1)])
     states, parts, start = zero_states(model, 1), [], 0
-    for length in (1, 2, 12, 1, 14):
+    for length in lengths:
         part, *states = model([frames[:, start : start + length], *states])
         parts.append(part)
         start += length
     np.testing.assert_allclose(tf.concat(parts, axis=1), whole[0], atol=1e-5)
     for state, expected in zip(states, whole[1:], strict=True):
         np.testing.assert_allclose(state, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_with_states_equal_the_whole(moved):
+    assert_blocks_equal_the_whole(moved[1], (1, 2, 12, 1, 14))
 
 
 def test_no_frame_depends_on_a_later_one(moved):
@@ -194,12 +198,7 @@ def test_the_spectrogram_model_waits_for_so_many_frames_and_no_longer(ahead):
 @pytest.mark.parametrize("n_frames", [1, 3, 30])
 def test_blocks_of_a_model_that_waits_equal_the_whole(n_frames):
     model = perturbed("spectrogram", ahead=2)
-    frames, states, parts = frames_of(model, 30), zero_states(model, 1), []
-    for start in range(0, 30, n_frames):
-        part, *states = model([frames[:, start : start + n_frames], *states])
-        parts.append(part)
-    whole = model([frames, *zero_states(model, 1)])[0]
-    np.testing.assert_allclose(tf.concat(parts, axis=1), whole, atol=1e-5)
+    assert_blocks_equal_the_whole(model, [n_frames] * (30 // n_frames))
 
 
 @pytest.mark.parametrize("gain_db", [-30, 30])

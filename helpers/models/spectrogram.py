@@ -99,9 +99,8 @@ def build(filters=FILTERS, fine_filters=FINE_FILTERS, units=UNITS, ahead=AHEAD) 
     ]
     hidden = [keras.Input((units,), name=f"gru_{i}_state") for i in (1, 2)]
 
-    S = newest = Spectrum(name="spectrum")(frames[..., later:])
-    if ahead:
-        S = Spectrum(name="spectrum_to_mask")(frames[..., :WIN_LENGTH])
+    newest = Spectrum(name="spectrum")(frames[..., later:])
+    S = Spectrum(name="spectrum_to_mask")(frames[..., :WIN_LENGTH])
     level, new_level = RunningLevel(HOP_LENGTH, name="level")(frames[..., later:], level_state)
     compressed = Compress(name="compress")(newest, level)
     means, new_means = running_means(compressed[..., 0], HOP_LENGTH, mean_states)
