@@ -102,6 +102,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
+    sub.add_argument(
+        "--noise",
+        default="",
+        metavar="KIND",
+        help="train on this kind alone, a specialist (recorded: your recordings; default: all)",
+    )
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
@@ -117,6 +123,9 @@ def parser() -> argparse.ArgumentParser:
     which = sub.add_mutually_exclusive_group()
     which.add_argument("--validation", action="store_true", help="mixes, on validation speakers")
     which.add_argument("--peers", action="store_true", help="an installed denoiser instead")
+    which.add_argument(
+        "--specialist", type=Path, metavar="FOLDER", help="of weights trained on one kind of noise"
+    )
     sub.add_argument("--out", type=Path, default=Path("output/recognition"), help="without ending")
 
     sub = command("phonemes", phonemes, "Train phoneme recognisers on clean, noisy and denoised.")
@@ -264,6 +273,7 @@ def train(args) -> int:
         si_sdr_weight=args.si_sdr_weight,
         level_weight=args.level_weight,
         start=str(args.start or ""),
+        noise=args.noise,
         seed=args.seed,
     )
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
@@ -302,7 +312,7 @@ def recognise(args) -> int:
     if args.validation:
         recognition.validate(path, table, recordings)
     else:
-        recognition.run(path, table, recordings, args.peers)
+        recognition.run(path, table, recordings, args.peers, args.specialist)
     print(path)
     return 0
 

@@ -82,11 +82,22 @@ def chopper(n_samples, sr, rng, low, high):
 KINDS = noise.KINDS | {"chopper": chopper}  # those of the test protocol and one for training only
 
 
-def random_noise(rng: np.random.Generator, n_samples: int, files: tuple[Path, ...]) -> np.ndarray:
-    """One clip of the training distribution, float32 `(n_samples,)`, unit RMS."""
+def check_kind(kind: str) -> None:
+    """Raise ValueError for a name that is none of KINDS, "coloured" or "recorded"."""
+    if kind not in (kinds := [*KINDS, "coloured", "recorded"]):
+        raise ValueError(f"unknown noise kind {kind!r}; choose {', '.join(kinds)}")
+
+
+def random_noise(
+    rng: np.random.Generator, n_samples: int, files: tuple[Path, ...], only: str = ""
+) -> np.ndarray:
+    """One clip of the training distribution, float32 `(n_samples,)`, unit RMS.
+
+    `only`: of this kind alone. Raises ValueError for "recorded" alone without `files`.
+    """
     sr, (low, high) = audio.SAMPLE_RATE, random_band(rng)
-    kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
-    if kind == "recorded" and files:
+    kind = only or str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+    if kind == "recorded" and (files or only):
         low = 0.0 if rng.random() < WHOLE_SHARE else low
         speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
         n_played = int(np.ceil(n_samples * speed)) + 8
@@ -120,8 +131,11 @@ class NoiseBank:
         seconds: float = BANK_SECONDS,
         seed: int = 0,
         verbose: bool = True,
+        only: str = "",
     ) -> "NoiseBank":
         """Render to `<path>-<digest>.npy`, or open the file that an earlier call finished.
+
+        `only`: one kind of noise instead of all (see `check_kind`).
 
         The digest is that of the arguments, the recordings' names and sizes, and the code that
         makes noise, so a bank of something else is never taken for this one.
@@ -130,6 +144,7 @@ class NoiseBank:
             n_clips,
             seconds,
             seed,
+            only,
             *(Path(m).read_bytes() for m in (__file__, noise.__file__, equaliser.__file__)),
         ]
         recipe += [(file.parent.name, file.name, file.stat().st_size) for file in files]
@@ -142,7 +157,7 @@ class NoiseBank:
                 range(n_clips), "noise bank", disable=None if verbose else True, leave=False
             ):
                 rng = np.random.default_rng([seed, i])
-                clips[i] = np.clip(random_noise(rng, n_samples, files), -6e4, 6e4)
+                clips[i] = np.clip(random_noise(rng, n_samples, files, only), -6e4, 6e4)
             with audio.atomic_path(path) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, clips)
         return cls(np.load(path, mmap_mode="r"))

@@ -81,16 +81,20 @@ class Entry:
 
 def course_entries() -> dict[str, Entry]:
     """The course's own systems: floor, classical rules, trained models, oracles."""
-    from helpers import denoise  # TensorFlow starts here
+    entries = {name: Entry(system) for name, system in (FLOOR | CLASSICAL).items()}
+    entries |= {name: trained(name) for name in METHODS}
+    return entries | {name: Entry(system) for name, system in (CEILING | ORACLES).items()}
+
+
+def trained(method: str, folder: Path | None = None) -> Entry:
+    """A trained model, the shipped one by default. Raises models.WeightsError."""
+    from helpers import denoise
     from helpers.models import weights_path
 
-    entries = {name: Entry(system) for name, system in (FLOOR | CLASSICAL).items()}
-    for name in METHODS:
-        weights = weights_path(name).read_bytes()
-        digest = hashlib.sha256(weights).hexdigest()
-        size_mb = len(weights) / 1e6
-        entries[name] = Entry(evaluation.neural(name), denoise, digest, size_mb)
-    return entries | {name: Entry(system) for name, system in (CEILING | ORACLES).items()}
+    system = evaluation.neural(method, folder)  # which looks at the weights first
+    weights = weights_path(method, folder).read_bytes()
+    digest = hashlib.sha256(weights).hexdigest()
+    return Entry(system, denoise, digest, len(weights) / 1e6)
 
 
 def peer_entries() -> dict[str, Entry]:

@@ -67,6 +67,7 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
 )
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
+SPECIALIST = "specialist"  # the model trained on on that noise alone, heard there as well
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD)
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
@@ -261,13 +262,18 @@ def recognisers() -> list[str]:
 
 
 def run(
-    path: Path, table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
+    path: Path,
+    table: pd.DataFrame,
+    noise_folder: Path | None,
+    with_peers: bool = False,
+    specialist: Path | None = None,
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear`, on CONDITIONS.
 
     MAIN, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the ORACLE, then OTHERS. `with_peers`:
-    PEERS instead, whose environment must be the one that runs. Recognisers that are not installed
-    are left out, and named.
+    PEERS instead, whose environment must be the one that runs. `specialist`: the model of this
+    folder instead, on TO_ORACLE. Recognisers that are not installed are left out, and named.
+    Raises models.WeightsError where that folder holds no weights.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
@@ -280,6 +286,9 @@ def run(
 
     if with_peers:
         return hear(path, utterances, every(PEERS), files)
+    if specialist:
+        entries[SPECIALIST] = protocol.trained(METHOD, specialist)
+        return hear(path, utterances, every((SPECIALIST,), TO_ORACLE), files)
     mixes = [
         Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix))
         for (name, mix), condition in itertools.product(CHOSEN_MIX.items(), possible(MIXED, files))

@@ -43,13 +43,15 @@ class Plan:
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
     level_weight: float = 0.0  # of the output's level error, in dB, in the loss
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
+    noise: str = ""  # the one kind of noise for a specialist; all of the bank's by default
     seed: int = 1
     validation_batches: int = 10
     bank_clips: int = noise_bank.BANK_CLIPS
 
     @property
     def run_dir(self) -> Path:
-        return RUNS / f"{self.method}-seed{self.seed}{'-more' if self.start else ''}"
+        only = f"-{self.noise}" if self.noise else ""
+        return RUNS / f"{self.method}-seed{self.seed}{'-more' if self.start else ''}{only}"
 
     @property
     def earlier_cycles(self) -> int:
@@ -80,7 +82,9 @@ def make_data(plan: Plan):
     for split, (clips, bank_seed) in banks.items():
         speech = dataset.load_speech(table.path[table.split == split])
         files = tuple(noise.recorded_files(recordings, split))
-        bank = noise_bank.NoiseBank.render(CACHE / f"bank-{split}", files, clips, seed=bank_seed)
+        bank = noise_bank.NoiseBank.render(
+            CACHE / f"bank-{split}", files, clips, seed=bank_seed, only=plan.noise
+        )
         sets[split] = (speech, bank, plan.seconds, plan.batch_size)
 
     def training(first_epoch: int):
@@ -208,6 +212,8 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     Checkpoints and `history.csv` stand in `plan.run_dir`. A checkpoint of other settings is
     refused (ValueError). `stop_after`: leave after so many epochs in all (None is returned).
     """
+    if plan.noise:
+        noise_bank.check_kind(plan.noise)
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     settings = plan.run_dir / "plan.json"
     text = json.dumps(dataclasses.asdict(plan), indent=1)
@@ -317,7 +323,7 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
 def command(plan: Plan) -> str:
     """The command line that runs a plan."""
     words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
-    for name in ("batch_size", "optimizer", "si_sdr_weight", "level_weight"):
+    for name in ("batch_size", "optimizer", "si_sdr_weight", "level_weight", "noise"):
         if (value := getattr(plan, name)) != getattr(Plan, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import audio, corpus, losses, metrics, models, training
+from helpers import audio, corpus, losses, metrics, models, noise_bank, training
 from helpers.backend import keras, tf
 from helpers.models import blocks, dense, spectrogram, waveform
 from helpers.models.blocks import WaveformWrapper, zero_states
@@ -553,6 +553,21 @@ def test_the_weights_of_the_loss_reach_it_and_the_command():
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="choose Adam or Muon"):
         training.make_optimizer("SGD", 1e-3)
+
+
+def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
+    plan = dataclasses.replace(small_plan, cycles=(1,), noise="inverter")
+    assert plan.run_dir.name == "spectrogram-seed1-inverter"
+    assert "--noise inverter" in training.command(plan)
+    assert "--noise" not in training.command(small_plan)
+    assert training.train(plan, verbose=0) is not None
+    options = {"n_clips": 16, "seed": 1, "only": "inverter", "verbose": False}
+    before = set((tmp_path / "cache").iterdir())
+    noise_bank.NoiseBank.render(tmp_path / "cache" / "bank-train", (), **options)
+    assert set((tmp_path / "cache").iterdir()) == before  # that very bank was there
+    with pytest.raises(ValueError, match="unknown noise kind 'hum'"):
+        training.train(dataclasses.replace(plan, noise="hum"))
+    assert not dataclasses.replace(plan, noise="hum").run_dir.exists()
 
 
 def test_a_run_with_other_settings_is_refused(small_plan):

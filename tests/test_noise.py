@@ -307,6 +307,27 @@ def test_bank_is_reproducible(tmp_path, recordings):
     np.testing.assert_allclose(levels, 1, atol=2e-3)
 
 
+def test_bank_of_one_kind_holds_nothing_else(tmp_path, recordings):
+    kinds = ("chopper", "inverter", "coloured", "recorded")
+    banks = [render(tmp_path / "bank", files=tuple(recordings), only=kind) for kind in kinds]
+    assert len(list(tmp_path.glob("bank-*.npy"))) == len(kinds)
+    files = tuple(recordings)
+    for kind, bank in zip(kinds, banks, strict=True):
+        clip = noise_bank.random_noise(np.random.default_rng([0, 0]), 8_000, files, kind)
+        np.testing.assert_array_equal(bank.clips[0], np.float16(clip))
+    with pytest.raises(ValueError, match="no recorded noise here"):
+        render(tmp_path / "bank", only="recorded")
+    with pytest.raises(ValueError, match="unknown noise kind 'hum'; choose white, "):
+        noise_bank.check_kind("hum")
+
+
+def test_one_kind_is_all_that_a_clip_is_made_of(monkeypatch):
+    monkeypatch.setattr(noise_bank, "BURST_SHARE", 0.0)
+    monkeypatch.setitem(noise_bank.KINDS, "chopper", lambda n_samples, *_: np.arange(n_samples))
+    for seed in range(20):  # by its share it would be one in sixteen
+        assert noise_bank.random_noise(rng(seed), 5, (), "chopper").tolist() == [0, 1, 2, 3, 4]
+
+
 def test_bank_is_reopened_not_rendered_again(tmp_path, monkeypatch):
     first = render(tmp_path / "bank", seed=1)
     monkeypatch.setattr(noise_bank, "random_noise", None)  # rendering again would fail

@@ -47,7 +47,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(protocol, "CACHE", tmp_path / "parts")
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     (tmp_path / "spectrogram.keras").write_text("weights 1")
-    monkeypatch.setattr(evaluation, "neural", lambda name: lambda clean, noisy: 0.5 * noisy)
+    monkeypatch.setattr(evaluation, "neural", lambda *_: lambda clean, noisy: 0.5 * noisy)
     scored = []
     whole = evaluation.evaluate
 

@@ -202,6 +202,17 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     assert set(peers.system) == {"GTCRN"}
 
 
+def test_a_specialist_is_heard_where_the_oracle_is(stub, monkeypatch, tmp_path):
+    entries = {(recognition.METHOD, tmp_path): Entry(lambda clean, noisy: 0.5 * noisy)}
+    monkeypatch.setattr(protocol, "course_entries", dict)
+    monkeypatch.setattr(protocol, "trained", lambda *model: entries[model])
+    table = corpus.read_corpus(SAMPLE)
+    rows = recognition.run(tmp_path / "rows.csv", table, None, specialist=tmp_path)
+    wanted = {(one.kind, one.snr_db) for one in recognition.TO_ORACLE}
+    assert set(rows.groupby(["kind", "snr_db"]).groups) == wanted
+    assert set(rows.system) == {"specialist"}
+
+
 def test_validation_hears_mixes_and_limits_where_they_are_chosen(stub, monkeypatch, tmp_path):
     entry = Entry(lambda clean, noisy: 0.5 * noisy)
     monkeypatch.setattr(protocol, "course_entries", lambda: {recognition.METHOD: entry})
