@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers speed recognition phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -53,6 +53,13 @@ recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whis
 	$(BIN)/python -m helpers recognise --validation --out data/results/recognition_validation
 	$(BIN)/python -m helpers recognise --out data/results/recognition
 	.venv-peers/bin/python -m helpers recognise --peers --out data/results/recognition_peers
+
+specialist: $(READY) ## train on the held-out noise alone, to see what knowing it would gain (chapter 06)
+	$(BIN)/python -m pip install -q -r requirements-asr.txt
+	$(BIN)/python -m helpers train spectrogram --start data/models --noise inverter \
+		--optimizer Muon --cycles 10 --seed 99 --batch-size 32 --level-weight 0.005 \
+		--out data/runs/specialist
+	$(BIN)/python -m helpers recognise --specialist data/runs/specialist --out data/results/recognition
 
 phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised speech, resumable
 	$(BIN)/python -m helpers phonemes --out data/results/phonemes
