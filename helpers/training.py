@@ -73,7 +73,7 @@ def make_data(plan: Plan):
     """A function (first epoch) -> training batches, and the validation pairs, of a plan.
 
     From the corpus and noise that are found. Speakers and recorded noise categories of the two
-    are disjoint.
+    are disjoint. Raises ValueError where noise is to be recorded only and a split has none.
     """
     table = corpus.read_corpus(corpus.find_corpus())
     recordings = corpus.find_noise()
@@ -82,6 +82,11 @@ def make_data(plan: Plan):
     for split, (clips, bank_seed) in banks.items():
         speech = dataset.load_speech(table.path[table.split == split])
         files = tuple(noise.recorded_files(recordings, split))
+        if plan.noise == "recorded" and recordings and not files:
+            raise ValueError(
+                f"{recordings}: no recordings for {split}; a sub-folder goes whole to one split, "
+                "so spread them over ten or more"
+            )
         bank = noise_bank.NoiseBank.render(
             CACHE / f"bank-{split}", files, clips, seed=bank_seed, only=plan.noise
         )

@@ -570,6 +570,15 @@ def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
     assert not dataclasses.replace(plan, noise="hum").run_dir.exists()
 
 
+def test_recordings_of_one_folder_cannot_train_a_specialist(small_plan, tmp_path, monkeypatch):
+    folder = tmp_path / "recordings" / "pump"
+    folder.mkdir(parents=True)
+    audio.write(folder / "one.flac", np.full(16_000, 0.1, "float32"))
+    monkeypatch.setattr(corpus, "find_noise", lambda verbose=True: folder.parent)
+    with pytest.raises(ValueError, match=r"recordings: no recordings for .*ten or more"):
+        training.train(dataclasses.replace(small_plan, noise="recorded"), verbose=0)
+
+
 def test_a_run_with_other_settings_is_refused(small_plan):
     small_plan.run_dir.mkdir(parents=True)
     (small_plan.run_dir / "plan.json").write_text('{"method": "spectrogram", "seed": 7}')
