@@ -56,7 +56,7 @@ recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whis
 
 specialist: $(READY) ## train on the held-out noise alone, to see what knowing it would gain (chapter 06)
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
-	$(BIN)/python -m helpers train spectrogram --start data/models --noise inverter \
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-sixth --noise inverter \
 		--optimizer Muon --cycles 10 --seed 99 --batch-size 32 --level-weight 0.005 \
 		--out data/runs/specialist
 	$(BIN)/python -m helpers recognise --specialist data/runs/specialist --out data/results/recognition
@@ -83,7 +83,7 @@ train-waveform: $(READY) ## train the waveform model in its six steps, or go on 
 	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fifth \
 		--optimizer Muon --cycles 5 --seed 8 --batch-size 64 --level-weight 0.005
 
-train-spectrogram: $(READY) ## train the spectrogram model in its six steps, or go on where it stopped
+train-spectrogram: $(READY) ## train the spectrogram model in its eight steps, or go on where it stopped
 	$(BIN)/python -m helpers train spectrogram --optimizer Muon --cycles 5 3 --batch-size 128 \
 		--out data/runs/spectrogram-first
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-first \
@@ -96,7 +96,13 @@ train-spectrogram: $(READY) ## train the spectrogram model in its six steps, or 
 		--optimizer Muon --cycles 15 --seed 9 --batch-size 32 --level-weight 0.01 \
 		--out data/runs/spectrogram-fifth
 	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-fifth \
-		--optimizer Muon --cycles 20 --seed 10 --batch-size 32 --level-weight 0.005
+		--optimizer Muon --cycles 20 --seed 10 --batch-size 32 --level-weight 0.005 \
+		--out data/runs/spectrogram-sixth
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-sixth \
+		--optimizer Muon --cycles 26 --seed 12 --batch-size 32 --level-weight 0.005 \
+		--out data/runs/spectrogram-seventh
+	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-seventh \
+		--start-share 0.4 --optimizer Muon --cycles 6 --seed 13 --batch-size 32 --level-weight 0.015
 
 clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
 	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info

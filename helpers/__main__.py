@@ -103,6 +103,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument(
+        "--start-share",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="of those weights in a mean with the trained ones, which is kept (default: 0)",
+    )
+    sub.add_argument(
         "--noise",
         default="",
         metavar="KIND",
@@ -273,6 +280,7 @@ def train(args) -> int:
         si_sdr_weight=args.si_sdr_weight,
         level_weight=args.level_weight,
         start=str(args.start or ""),
+        start_share=args.start_share,
         noise=args.noise,
         seed=args.seed,
     )

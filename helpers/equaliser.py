@@ -6,7 +6,7 @@ Taught in `02_noise`.
 import numpy as np
 
 LARGEST_DB = 6.0  # gain, either way
-TILT_RANGE = (-2.0, 4.0)  # dB per octave on top of it; bright talkers are rare in the corpus
+TILT_RANGE = (-2.0, 5.0)  # dB per octave on top of it; bright talkers are rare in the corpus
 
 
 def equalise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -33,8 +33,9 @@ NOISE_ONLY_SHARE = 0.05  # examples without speech
 TWO_NOISES_SHARE = 0.25  # examples with two clips of the bank on top of each other
 RECORDED_SPEED = (1.0, 1.6)  # of recordings; slower ones would leave the top of the band empty
 RECORDED_SPEED_SHARE = 0.5  # of them; the others keep their speed and all of their band
+SCENE_SHARE = 0.25  # of recordings; two of them on top of each other, each with its equaliser
 BURST_SHARE = 0.05  # clips that come and go
-BANK_CLIPS, BANK_SECONDS = 1200, 10.0
+BANK_CLIPS, BANK_SECONDS = 4800, 10.0
 
 
 def random_band(rng: np.random.Generator) -> tuple[float, float]:
@@ -88,6 +89,21 @@ def check_kind(kind: str) -> None:
         raise ValueError(f"unknown noise kind {kind!r}; choose {', '.join(kinds)}")
 
 
+def recording(
+    rng: np.random.Generator, n_samples: int, low: float, files: tuple[Path, ...]
+) -> np.ndarray:
+    """A cut of a recording above `low` Hz, at times played faster, through a random equaliser.
+
+    Float32 `(n_samples,)`, unit RMS.
+    """
+    sr = audio.SAMPLE_RATE
+    speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
+    n_played = int(np.ceil(n_samples * speed)) + 8
+    clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
+    clip = audio.resample(clip, n_played, n_played / speed)[:n_samples]
+    return noise.unit_rms(equaliser.equalise(clip, rng))
+
+
 def random_noise(
     rng: np.random.Generator, n_samples: int, files: tuple[Path, ...], only: str = ""
 ) -> np.ndarray:
@@ -99,10 +115,9 @@ def random_noise(
     kind = only or str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if kind == "recorded" and (files or only):
         low = 0.0 if rng.random() < WHOLE_SHARE else low
-        speed = rng.uniform(*RECORDED_SPEED) if rng.random() < RECORDED_SPEED_SHARE else 1.0
-        n_played = int(np.ceil(n_samples * speed)) + 8
-        clip = noise.recorded(n_played, sr, rng, low / speed, sr / 2, files)
-        clip = equaliser.equalise(audio.resample(clip, n_played, n_played / speed)[:n_samples], rng)
+        clip = recording(rng, n_samples, low, files)
+        if rng.random() < SCENE_SHARE:
+            clip += np.float32(10 ** rng.uniform(-0.5, 0)) * recording(rng, n_samples, low, files)
         clip = noise.unit_rms(clip)
     elif kind in ("recorded", "coloured"):
         clip = noise.coloured(n_samples, sr, rng, low, high, rng.uniform(*SLOPE_RANGE))

@@ -43,6 +43,7 @@ class Plan:
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
     level_weight: float = 0.0  # of the output's level error, in dB, in the loss
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
+    start_share: float = 0.0  # of those weights in the mean with the trained ones that is kept
     noise: str = ""  # the one kind of noise for a specialist; all of the bank's by default
     seed: int = 1
     validation_batches: int = 10
@@ -114,9 +115,14 @@ def compile_model(plan: Plan) -> WaveformWrapper:
     model.compile(optimizer, cycle_loss(plan, 0))
     model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
     if plan.start:
-        frame_model.set_weights(grown(load(plan.method, Path(plan.start)), frame_model))
+        frame_model.set_weights(starting_weights(plan, frame_model))
     optimizer.build(model.trainable_variables)
     return model
+
+
+def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
+    """Those that a plan goes on from. Raises models.WeightsError where they are missing."""
+    return grown(load(plan.method, Path(plan.start)), frame_model)
 
 
 def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
@@ -217,6 +223,8 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     Checkpoints and `history.csv` stand in `plan.run_dir`. A checkpoint of other settings is
     refused (ValueError). `stop_after`: leave after so many epochs in all (None is returned).
     """
+    if plan.start_share and not plan.start:
+        raise ValueError("a share of the weights to start from, but none of these: add --start")
     if plan.noise:
         noise_bank.check_kind(plan.noise)
     plan.run_dir.mkdir(parents=True, exist_ok=True)
@@ -257,9 +265,22 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 2) -> keras.
     if last < plan.epochs:
         return None
     model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    if plan.start_share:
+        model.frame_model.set_weights(between(plan, model.frame_model))
     if plan.method == "waveform":
         waveform.scale_output(model.frame_model, clean_gain(model))
     return model.frame_model
+
+
+def between(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
+    """The mean of the weights that a plan starts from, by its `start_share`, and of trained ones.
+
+    It can keep what either is better at (M. Wortsman et al., "Robust fine-tuning of zero-shot
+    models", CVPR 2022).
+    """
+    share, old = plan.start_share, starting_weights(plan, frame_model)
+    pairs = zip(old, frame_model.get_weights(), strict=True)
+    return [share * before + (1 - share) * after for before, after in pairs]
 
 
 def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
@@ -328,7 +349,8 @@ def export(plan: Plan, frame_model: keras.Model, folder: Path | None = None) -> 
 def command(plan: Plan) -> str:
     """The command line that runs a plan."""
     words = [COMMAND, plan.method, "--cycles", *map(str, plan.cycles), "--seed", str(plan.seed)]
-    for name in ("batch_size", "optimizer", "si_sdr_weight", "level_weight", "noise"):
+    weights = ("si_sdr_weight", "level_weight", "start_share")
+    for name in ("batch_size", "optimizer", *weights, "noise"):
         if (value := getattr(plan, name)) != getattr(Plan, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--start", corpus.shown(Path(plan.start))] if plan.start else []

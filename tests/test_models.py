@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -553,6 +554,26 @@ def test_the_weights_of_the_loss_reach_it_and_the_command():
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="choose Adam or Muon"):
         training.make_optimizer("SGD", 1e-3)
+
+
+def test_a_share_of_the_weights_to_start_from_is_kept(small_plan, tmp_path):
+    first = training.train(small_plan, verbose=0)
+    training.export(small_plan, first, tmp_path)
+    more = dataclasses.replace(small_plan, cycles=(1,), start=str(tmp_path))
+    trained = training.train(more, verbose=0).get_weights()
+    shutil.rmtree(more.run_dir)
+    plan = dataclasses.replace(more, start_share=0.25)
+    assert f"--start-share 0.25 --start {tmp_path}" in training.command(plan)
+    kept = training.train(plan, verbose=0).get_weights()
+    for mean, old, new in zip(kept, first.get_weights(), trained, strict=True):
+        np.testing.assert_allclose(mean, 0.25 * old + 0.75 * new, atol=1e-6)
+    assert any(np.abs(old - new).max() > 1e-4 for old, new in zip(kept, trained, strict=True))
+
+
+def test_a_share_of_no_weights_to_start_from_is_refused(small_plan):
+    with pytest.raises(ValueError, match="add --start"):
+        training.train(dataclasses.replace(small_plan, start_share=0.5))
+    assert not small_plan.run_dir.exists()
 
 
 def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):

@@ -321,6 +321,26 @@ def test_bank_of_one_kind_holds_nothing_else(tmp_path, recordings):
         noise_bank.check_kind("hum")
 
 
+@pytest.mark.parametrize(("share", "n_recordings"), [(0.0, 1), (1.0, 2)])
+def test_a_scene_is_two_recordings_on_top_of_each_other(
+    monkeypatch, recordings, share, n_recordings
+):
+    cuts = []
+
+    def recording(rng, n_samples, low, files):
+        cuts.append(noise.unit_rms(rng.standard_normal(n_samples)))
+        return cuts[-1].copy()
+
+    monkeypatch.setattr(noise_bank, "recording", recording)
+    monkeypatch.setattr(noise_bank, "SCENE_SHARE", share)
+    monkeypatch.setattr(noise_bank, "BURST_SHARE", 0.0)
+    clip = noise_bank.random_noise(rng(1), 4_000, tuple(recordings), "recorded")
+    assert len(cuts) == n_recordings
+    gains, residual, *_ = np.linalg.lstsq(np.stack(cuts, axis=1), clip)
+    assert residual < 1e-6 * (clip**2).sum()
+    assert 0.3 < gains[-1] / gains[0] <= 1  # the second at most 10 dB quieter
+
+
 def test_one_kind_is_all_that_a_clip_is_made_of(monkeypatch):
     monkeypatch.setattr(noise_bank, "BURST_SHARE", 0.0)
     monkeypatch.setitem(noise_bank.KINDS, "chopper", lambda n_samples, *_: np.arange(n_samples))

@@ -328,16 +328,17 @@ def test_the_models_that_were_heard_are_the_shipped_ones(committed, method):
     assert set(heard.version) == {shipped["sha256"][:12]}
 
 
-def test_the_gate_is_the_largest_limit_that_costs_no_words_on_validation():
+def test_the_gate_is_the_largest_limit_that_costs_no_more_words_than_chance():
     tried = recognition.load(corpus.ROOT / "data" / "results" / "recognition_validation.csv")
     card = json.loads(models.weights_path(recognition.METHOD).with_suffix(".json").read_text())
     assert set(tried[tried.system == "mix 1"].version) == {card["sha256"][:12]}
 
     def costs(limit):
         rows = recognition.with_default(tried, limit, noisy="mix 0", denoised="mix 1")
-        return recognition.paired(rows, "default", "mix 0", ["recogniser", "input"]).difference
+        found = recognition.paired(rows, "default", "mix 0", ["recogniser", "input"])
+        return found.low > 0  # more errors than chance would give
 
-    limits = [limit for limit in (15.0, 10.0, 5.0, 0.0) if not (costs(limit) > 0).any()]
+    limits = [limit for limit in (15.0, 10.0, 5.0, 0.0) if not costs(limit).any()]
     assert limits[0] == gate.GATE_DB
 
 
@@ -371,6 +372,6 @@ def test_the_default_makes_nowhere_more_errors_as_readme_says(committed):
     deep = default[default.index.get_level_values("input").str.startswith("recorded 0-8 kHz")]
     assert (deep.difference < 0.5).all()
     worse = ungated.loc["Whisper tiny.en"].loc[[f"recorded 0-8 kHz, {db} dB" for db in (0, 5)]]
-    assert (worse.difference.round() == 2).all()
+    assert worse.difference.round().tolist() == [0, 2]
     assert (worse.low < 0).all()
-    assert "2 points at 0 and 5 dB in the mean, not told apart from none" in readme
+    assert "none at 0 dB and 2 points at 5 dB in the mean, not told apart from none" in readme
