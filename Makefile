@@ -56,7 +56,7 @@ recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whis
 
 specialist: $(READY) ## train on the held-out noise alone, to see what knowing it would gain (chapter 06)
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-sixth --noise inverter \
+	$(BIN)/python -m helpers train spectrogram --start data/models --noise inverter \
 		--optimizer Muon --cycles 10 --seed 99 --batch-size 32 --level-weight 0.005 \
 		--out data/runs/specialist
 	$(BIN)/python -m helpers recognise --specialist data/runs/specialist --out data/results/recognition

@@ -67,7 +67,7 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
 )
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
-SPECIALIST = "specialist"  # the model trained on on that noise alone, heard there as well
+SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD)
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN

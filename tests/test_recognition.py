@@ -328,7 +328,7 @@ def test_the_models_that_were_heard_are_the_shipped_ones(committed, method):
     assert set(heard.version) == {shipped["sha256"][:12]}
 
 
-def test_the_gate_is_the_largest_limit_that_costs_no_more_words_than_chance():
+def test_the_gate_is_the_largest_limit_that_costs_no_words_on_validation():
     tried = recognition.load(corpus.ROOT / "data" / "results" / "recognition_validation.csv")
     card = json.loads(models.weights_path(recognition.METHOD).with_suffix(".json").read_text())
     assert set(tried[tried.system == "mix 1"].version) == {card["sha256"][:12]}
@@ -336,10 +336,18 @@ def test_the_gate_is_the_largest_limit_that_costs_no_more_words_than_chance():
     def costs(limit):
         rows = recognition.with_default(tried, limit, noisy="mix 0", denoised="mix 1")
         found = recognition.paired(rows, "default", "mix 0", ["recogniser", "input"])
-        return found.low > 0  # more errors than chance would give
+        return found.set_index(["recogniser", "input"])
 
-    limits = [limit for limit in (15.0, 10.0, 5.0, 0.0) if not costs(limit).any()]
-    assert limits[0] == gate.GATE_DB
+    hard = ("Whisper tiny.en", "recorded 3-8 kHz, 20 dB")  # the one known exception, a single word
+    limits = [limit for limit in (15.0, 10.0, 5.0, 0.0) if not (costs(limit).difference > 0).any()]
+    assert limits[0] == 5.0
+    kept = costs(gate.GATE_DB)
+    assert list(kept.index[kept.difference > 0]) == [hard]
+    words = tried[(tried.recogniser == hard[0]) & (tried.input == hard[1])]
+    words = words[words.system == "mix 0"].words.sum()
+    assert kept.difference[hard] * words / 100 == pytest.approx(1)
+    assert kept.low[hard] < 0
+    assert gate.GATE_DB == 15.0  # the largest that was tried
 
 
 def test_what_the_gate_saw_is_what_it_sees_now(committed):
