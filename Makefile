@@ -21,8 +21,9 @@ help: ## list the targets
 run: $(READY) ## the main job: add noise, denoise by both methods, write clips, figure and table
 	$(BIN)/python -m helpers run
 
-test: $(READY) ## lint, unit tests, and every notebook in quick mode
+test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+	$(call stage,imports,$(BIN)/lint-imports --no-logo)
 	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
@@ -36,77 +37,47 @@ lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
 
 notebooks: $(READY) ## execute every notebook in full and keep the outputs, without audio
-	$(BIN)/python .ci/execute_notebooks.py
+	$(BIN)/python -m experiments notebooks
 
 results: $(READY) ## the test protocol, resumable: every condition and system into data/results
-	$(BIN)/python -m helpers evaluate --out data/results/test
+	$(BIN)/python -m experiments evaluate --out data/results/test
 
 peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
-	.venv-peers/bin/python -m helpers evaluate --peers --out data/results/peers
+	.venv-peers/bin/python -m experiments evaluate --peers --out data/results/peers
 
 speed: $(READY) .venv-peers/.ready ## CPU speed of every system in one run, a minute; let the machine rest otherwise
-	$(BIN)/python -m helpers speed --out data/results/speed
-	.venv-peers/bin/python -m helpers speed --peers --out data/results/speed
+	$(BIN)/python -m experiments speed --out data/results/speed
+	.venv-peers/bin/python -m experiments speed --peers --out data/results/speed
 
 recognition: $(READY) .venv-peers/.ready ## word errors of PocketSphinx and Whisper, resumable, into data/results
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
-	$(BIN)/python -m helpers recognise --validation --out data/results/recognition_validation
-	$(BIN)/python -m helpers recognise --out data/results/recognition
-	.venv-peers/bin/python -m helpers recognise --peers --out data/results/recognition_peers
+	$(BIN)/python -m experiments recognise --validation --out data/results/recognition_validation
+	$(BIN)/python -m experiments recognise --out data/results/recognition
+	.venv-peers/bin/python -m experiments recognise --peers --out data/results/recognition_peers
 
 specialist: $(READY) ## train on the held-out noise alone, to see what knowing it would gain (chapter 06)
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
-	$(BIN)/python -m helpers train spectrogram --start data/models --noise inverter \
-		--optimizer Muon --cycles 10 --seed 99 --batch-size 32 --level-weight 0.005 \
-		--out data/runs/specialist
-	$(BIN)/python -m helpers recognise --specialist data/runs/specialist --out data/results/recognition
+	$(BIN)/python -m experiments train specialist
+	$(BIN)/python -m experiments recognise --specialist data/runs/specialist --out data/results/recognition
 
 phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised speech, resumable
-	$(BIN)/python -m helpers phonemes --out data/results/phonemes
+	$(BIN)/python -m experiments phonemes --out data/results/phonemes
 
 ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
-	$(BIN)/python -m helpers ablate --out data/results/ablation
+	$(BIN)/python -m experiments ablate --out data/results/ablation
 
 report: $(READY) ## put the headline table of data/results into the README
-	$(BIN)/python .ci/report.py
+	$(BIN)/python -m experiments report
 
-train-waveform: $(READY) ## train the waveform model in its six steps, or go on where it stopped
-	$(BIN)/python -m helpers train waveform --out data/runs/waveform-first
-	$(BIN)/python -m helpers train waveform --start data/runs/waveform-first \
-		--optimizer Muon --cycles 6 --seed 2 --out data/runs/waveform-second
-	$(BIN)/python -m helpers train waveform --start data/runs/waveform-second \
-		--optimizer Muon --cycles 7 --seed 3 --out data/runs/waveform-third
-	$(BIN)/python -m helpers train waveform --start data/runs/waveform-third \
-		--optimizer Muon --cycles 14 --seed 6 --batch-size 64 --out data/runs/waveform-fourth
-	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fourth \
-		--optimizer Muon --cycles 17 --seed 7 --level-weight 0.005 --out data/runs/waveform-fifth
-	$(BIN)/python -m helpers train waveform --start data/runs/waveform-fifth \
-		--optimizer Muon --cycles 5 --seed 8 --batch-size 64 --level-weight 0.005
+train-waveform: $(READY) ## train the waveform model by its plan, or go on where it stopped
+	$(BIN)/python -m experiments train waveform
 
-train-spectrogram: $(READY) ## train the spectrogram model in its eight steps, or go on where it stopped
-	$(BIN)/python -m helpers train spectrogram --optimizer Muon --cycles 5 3 --batch-size 128 \
-		--out data/runs/spectrogram-first
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-first \
-		--optimizer Muon --cycles 17 --out data/runs/spectrogram-second
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-second \
-		--optimizer Muon --cycles 10 --seed 2 --out data/runs/spectrogram-third
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-third \
-		--optimizer Muon --cycles 20 --seed 4 --out data/runs/spectrogram-fourth
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-fourth \
-		--optimizer Muon --cycles 15 --seed 9 --batch-size 32 --level-weight 0.01 \
-		--out data/runs/spectrogram-fifth
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-fifth \
-		--optimizer Muon --cycles 20 --seed 10 --batch-size 32 --level-weight 0.005 \
-		--out data/runs/spectrogram-sixth
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-sixth \
-		--optimizer Muon --cycles 26 --seed 12 --batch-size 32 --level-weight 0.005 \
-		--out data/runs/spectrogram-seventh
-	$(BIN)/python -m helpers train spectrogram --start data/runs/spectrogram-seventh \
-		--start-share 0.4 --optimizer Muon --cycles 6 --seed 13 --batch-size 32 --level-weight 0.015
+train-spectrogram: $(READY) ## train the spectrogram model by its plan, or go on where it stopped
+	$(BIN)/python -m experiments train spectrogram
 
 clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
 	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
-	find helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find helpers experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.txt pyproject.toml
 	@command -v cc > /dev/null || command -v gcc > /dev/null || { echo \

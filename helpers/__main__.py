@@ -5,44 +5,39 @@ Modules that need TensorFlow are imported only by the commands that need it.
 
 import argparse
 import dataclasses
-import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-METHODS = {
-    "waveform": "waveform",
-    "a": "waveform",
-    "spectrogram": "spectrogram",
-    "s": "spectrogram",
-}
+from helpers import models
+from helpers.command import new_parser, run_command
+
+METHODS = {name: name for name in models.METHODS} | {"a": "waveform", "s": "spectrogram"}
+EXPERIMENTS = ("evaluate", "speed", "recognise", "phonemes", "ablate")  # their home is experiments/
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when all went well, 1 when something failed, 2 for a wrong call."""
-    args = parser().parse_args(argv)
-    try:
-        return args.work(args)
-    except (ValueError, RuntimeError, OSError) as error:
-        message = " ".join(str(error).split())
-        if os.environ.get("DENOISER_DEBUG"):
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    """Run one command and give its exit code; those of the experiments are run there."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in EXPERIMENTS:
+        return run_experiment(argv)
+    return run_command(parser(), argv)
+
+
+def run_experiment(argv: list[str]) -> int:
+    """Run `python -m experiments` with these arguments and give its exit code, 130 for Ctrl-C."""
+    with subprocess.Popen([sys.executable, "-m", "experiments", *argv]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # it had the signal too, and says so
+                continue
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser("denoiser", description="Take noise out of speech.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name, work, text):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(work=work)
-        return sub
+    top, command = new_parser("denoiser", "Take noise out of speech.")
 
     sub = command("run", run, "The main job: noise, both methods, clips, figure and table.")
     sub.add_argument("--output", type=Path, default=Path("output"), help="folder (default: output)")
@@ -118,29 +113,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
-    sub = command("evaluate", evaluate, "The test protocol: every condition, every system.")
-    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
-    sub.add_argument("--out", type=Path, default=Path("output/test"), help="without ending")
-
-    sub = command("speed", speed, "CPU speed of every system, on a machine that rests otherwise.")
-    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
-    sub.add_argument("--out", type=Path, default=Path("output/speed"), help="without ending")
-
-    sub = command("recognise", recognise, "Word errors of speech recognisers, noisy and denoised.")
-    which = sub.add_mutually_exclusive_group()
-    which.add_argument("--validation", action="store_true", help="mixes, on validation speakers")
-    which.add_argument("--peers", action="store_true", help="an installed denoiser instead")
-    which.add_argument(
-        "--specialist", type=Path, metavar="FOLDER", help="of weights trained on one kind of noise"
-    )
-    sub.add_argument("--out", type=Path, default=Path("output/recognition"), help="without ending")
-
-    sub = command("phonemes", phonemes, "Train phoneme recognisers on clean, noisy and denoised.")
-    sub.add_argument("--out", type=Path, default=Path("output/phonemes"), help="without ending")
-
-    sub = command("ablate", ablate, "Train the steps from a picture to a mask, and score them.")
-    sub.add_argument("--out", type=Path, default=Path("output/ablation"), help="without ending")
-
     sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
     sub.add_argument("--split", default="validation", help="or test, other, test+other")
     sub.add_argument(
@@ -151,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         help="kinds of noise, or none for clean input (default: white, 4000-8000 Hz)",
     )
     sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
-    sub.add_argument("--level", type=float, default=float("nan"), help="of the speech, dBFS RMS")
+    sub.add_argument("--level", type=float, help="of the speech, dBFS RMS")
     sub.add_argument("--utterances", type=int, default=24, help="of each split; 0: all")
     sub.add_argument(
         "--also", type=Path, nargs="+", default=[], help="folders of other weights, scored as well"
@@ -194,27 +166,31 @@ def add_method(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args) -> int:
-    from helpers import evaluation
+    from helpers.tool.main_job import run_main_job
 
     start = time.perf_counter()
-    print(evaluation.run(args.output, args.snr, args.utterances, args.seed))
+    print(run_main_job(args.output, args.snr, args.utterances, args.seed))
     print(f"\nClips, table and figure: {args.output}/ ({time.perf_counter() - start:.0f} s)")
     return 0
 
 
 def denoise(args) -> int:
-    from helpers import files
+    from helpers.tool import files
 
     pairs = files.plan_outputs(args.source, args.target)  # before TensorFlow's seconds
-    from helpers.denoise import Denoiser, denoise_file
-    from helpers.gate import GATE_DB, LOW_SHARE
+    from helpers.denoise.gate import GATE_DB, LOW_SHARE
+    from helpers.denoise.stream import Denoiser
 
     method = METHODS[args.method]
     gate_db = GATE_DB if args.gate is None else args.gate
     low_share = LOW_SHARE if args.low_share is None else args.low_share
     denoiser = Denoiser(method, args.weights, args.mix, gate_db, low_share)
     start = time.perf_counter()
-    report = files.for_each_file(pairs, lambda *pair: denoise_file(denoiser, *pair, args.overwrite))
+
+    def work(source, target):
+        return files.denoise_file(denoiser, source, target, args.overwrite)
+
+    report = files.for_each_file(pairs, work)
     results = [result for *_, result in report["done"]]
     seconds = sum(result["seconds"] for result in results)
     if results:
@@ -250,9 +226,9 @@ def complain(report: dict) -> int:
 
 
 def add_noise(args) -> int:
-    from helpers import parallel
+    from helpers.tool.add_noise import add_noise_to_files
 
-    report = parallel.add_noise_to_files(
+    report = add_noise_to_files(
         args.source,
         args.target,
         kind=args.kind,
@@ -268,12 +244,14 @@ def add_noise(args) -> int:
 
 
 def train(args) -> int:
-    from helpers import backend, evaluation, training
+    from helpers import backend
+    from helpers.evaluation import scoring
+    from helpers.models import training
 
     method = METHODS[args.method]
     plan = training.Plan(
         method,
-        tuple(args.cycles or training.CYCLES[method]),
+        tuple(args.cycles or models.module(method).CYCLES),
         batch_size=args.batch_size,
         optimizer=args.optimizer,
         learning_rate=training.LEARNING_RATES[args.optimizer],
@@ -287,77 +265,22 @@ def train(args) -> int:
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
     path = training.export(plan, training.train(plan, verbose=verbose), args.out)
     if backend.tf:
-        evaluation.add_scores(method, args.out)
+        scoring.add_scores(method, args.out)
     else:
         print("not scored, which needs TensorFlow: `python -m helpers score`")
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
     return 0
 
 
-def evaluate(args) -> int:
-    from helpers import corpus, evaluation, protocol
-
-    table = corpus.read_corpus(corpus.find_corpus())
-    rows = protocol.run(table, corpus.find_noise(), args.peers)
-    evaluation.save_table(rows, args.out)
-    print(f"{args.out}.csv, {args.out}.md")
-    return 0
-
-
-def speed(args) -> int:
-    from helpers import corpus, protocol
-
-    table = corpus.read_corpus(corpus.find_corpus())
-    print(protocol.speeds(args.out.with_suffix(".csv"), table, args.peers).to_string(index=False))
-    return 0
-
-
-def recognise(args) -> int:
-    from helpers import corpus, recognition
-
-    table, recordings = corpus.read_corpus(corpus.find_corpus()), corpus.find_noise()
-    path = args.out.with_suffix(".csv")
-    if args.validation:
-        recognition.validate(path, table, recordings)
-    else:
-        recognition.run(path, table, recordings, args.peers, args.specialist)
-    print(path)
-    return 0
-
-
-def phonemes(args) -> int:
-    from helpers import corpus, phoneme_training
-
-    table = corpus.read_corpus(corpus.find_corpus())
-    rows, curves = phoneme_training.run(table, corpus.find_noise())
-    save_csv(rows, args.out)
-    save_csv(curves, args.out.with_name(f"{args.out.name}_curves"))
-    return 0
-
-
-def ablate(args) -> int:
-    from helpers import ablation, corpus
-
-    table = corpus.read_corpus(corpus.find_corpus())
-    save_csv(ablation.run(table, corpus.find_noise()), args.out)
-    return 0
-
-
-def save_csv(rows, path: Path) -> None:
-    """Write a table as `<path>.csv`, whole or not at all, and say so."""
-    from helpers import audio
-
-    with audio.atomic_path(path.with_suffix(".csv"), overwrite=True) as temporary:
-        rows.to_csv(temporary, index=False, float_format="%.5g")
-    print(path.with_suffix(".csv"))
-
-
 def score(args) -> int:
-    from helpers import corpus, evaluation, noise
+    from helpers.data import corpus, noise
+    from helpers.data.conditions import Condition
+    from helpers.denoise import systems
+    from helpers.evaluation import scoring, tables
 
-    table = corpus.read_corpus(corpus.find_corpus())
-    utterances = evaluation.pick(table, args.split, args.utterances)
-    bands = [evaluation.Condition.parse(text) for text in args.noise]
+    table = corpus.read_corpus(corpus.find_corpus(verbose=True))
+    utterances = corpus.pick(table, args.split, args.utterances)
+    bands = [Condition.parse(text) for text in args.noise]
     conditions = [
         dataclasses.replace(band, snr_db=snr, level_db=args.level)
         for band in bands
@@ -365,24 +288,25 @@ def score(args) -> int:
     ]
     files = ()
     if any(band.kind == "recorded" for band in bands):
-        files = tuple(noise.recorded_files(corpus.find_noise(), args.split.split("+")[0]))
-    systems = evaluation.standard_systems()
+        split = args.split.partition("+")[0]
+        files = tuple(noise.recorded_files(corpus.find_noise(verbose=True), split))
+    heard = systems.standard_systems()
     for folder in args.also:
-        systems |= evaluation.systems_in(folder)
-    rows = evaluation.evaluate(utterances, conditions, systems, args.seed, files)
-    evaluation.save_table(rows, args.out)
-    print(evaluation.table_text(rows))
+        heard |= systems.systems_in(folder)
+    rows = scoring.evaluate(utterances, conditions, heard, args.seed, files)
+    tables.save_table(rows, args.out)
+    print(tables.table_text(rows))
     print(f"\n{args.out}.csv, {args.out}.md")
     return 0
 
 
 def download(args) -> int:
-    from helpers import corpus
-    from helpers.download import download as fetch
-    from helpers.download import home
+    from helpers.store import ROOT
+    from helpers.tool.download import download as fetch
+    from helpers.tool.download import home
 
     for subset in args.subsets:
-        print(fetch(subset, corpus.ROOT / "data" / home(subset).folder))
+        print(fetch(subset, ROOT / "data" / home(subset).folder))
     return 0
 
 

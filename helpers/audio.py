@@ -4,10 +4,7 @@ Arrays are float32 in [-1, 1] full scale, shape `(samples,)` for one channel.
 Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, overlap-add).
 """
 
-import contextlib
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,17 +13,23 @@ import scipy.signal
 import soundfile as sf
 import soxr
 
+from helpers.store import FileError, atomic_path
+
 SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
+# Frames of the pictures that the chapters draw. Models, metrics and filters name their own.
 WIN_LENGTH = 512  # samples, 32 ms
 HOP_LENGTH = 256  # samples, 16 ms
+COMPRESSION = 0.3  # exponent on magnitudes, in what the models hear and in their loss
+ENDINGS = {f".{name.lower()}" for name in sf.available_formats()} | {".aif", ".opus", ".oga"}
+ENDINGS -= {".raw", ".mat4", ".mat5"}  # not what a reader means by the sounds in a folder
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
 CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
 UNKNOWN_FRAMES = 2**63 - 1  # a FLAC that was written to a pipe; libsndfile cannot read it
 STREAMED = 0x7FFFF000  # bytes; a header of this length or more was written before its data
 
 
-class AudioError(ValueError):
-    """A file that cannot be read or written; the message names it and the remedy in one line."""
+class AudioError(FileError):
+    """A sound that cannot be read or written; the message names its file and the remedy."""
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -66,6 +69,11 @@ def open_audio(path: Path) -> sf.SoundFile:
     return source
 
 
+def audio_files(folder: Path) -> list[Path]:
+    """Sorted files below a folder whose endings libsndfile knows."""
+    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+
+
 def read_blocks(source: sf.SoundFile, block_length: int) -> Iterator[np.ndarray]:
     """Blocks of an open file, float32 `(n, channels)`, n <= `block_length`, none empty.
 
@@ -97,7 +105,7 @@ def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
     """The one loader: a whole file as mono at `sr` Hz, float32 `(samples,)`.
 
     Channels are averaged; another rate is converted with soxr. For files of any length use
-    `helpers.denoise`, which streams. Raises AudioError as `open_audio` and `read_blocks` do,
+    `helpers.tool.files`, which streams. Raises AudioError as `open_audio` and `read_blocks` do,
     and for a file without samples.
     """
     with open_audio(path) as source:
@@ -108,39 +116,10 @@ def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
         return resample(mono, source.samplerate, sr)
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` only when the block ends well.
-
-    Raises AudioError when `path` exists and `overwrite` is false, or its folder cannot be
-    written. Nothing half-written is left behind.
-    """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise AudioError(f"{path}: exists already; choose another name or pass --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise AudioError(
-            f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp made it private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write(path: Path, samples: np.ndarray, sr: int = SAMPLE_RATE, overwrite: bool = False) -> None:
     """Write float samples `(samples,)` or `(samples, channels)` as 16-bit FLAC (RFC 9639).
 
-    Values beyond full scale are clipped. Raises AudioError as `atomic_path` does.
+    Values beyond full scale are clipped. Raises FileError as `store.atomic_path` does.
     """
     with atomic_path(path, overwrite) as temporary:
         sf.write(temporary, np.clip(samples, -1, 1), sr, format="FLAC", subtype="PCM_16")
@@ -166,6 +145,14 @@ def set_level(samples: np.ndarray, target_db: float) -> np.ndarray:
     level = level_db(samples)
     gain = 0.0 if level <= SILENCE_DB else 10 ** ((target_db - level) / 20)
     return np.asarray(samples, np.float32) * np.float32(gain)
+
+
+def band_limit(samples: np.ndarray, sr: float, low: float, high: float) -> np.ndarray:
+    """Keep `low`..`high` Hz only, with edges one FFT bin wide (zero outside)."""
+    spectrum = np.fft.rfft(samples)
+    f = np.fft.rfftfreq(len(samples), 1 / sr)
+    spectrum[(f < low) | (f > high)] = 0
+    return np.fft.irfft(spectrum, len(samples))
 
 
 # --- frames and the STFT ----------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Every module and notebook that needs them imports them from here. Those lines are written before
 TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
 shows. With KERAS_BACKEND=torch in the environment Keras runs on PyTorch and `tf` is None: enough
-for `helpers.training` on a GPU for which there is PyTorch but no TensorFlow, and for no more.
+for `helpers.models.training` on a GPU for which there is PyTorch but no TensorFlow, no more.
 """
 
 import contextlib

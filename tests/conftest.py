@@ -13,9 +13,10 @@ import pytest
 import soundfile as sf
 from hypothesis import settings
 
-from helpers import audio, corpus
+from helpers import audio
+from helpers.store import ROOT
 
-SAMPLE = corpus.ROOT / "data" / "sample"
+SAMPLE = ROOT / "data" / "sample"
 
 settings.register_profile("course", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("course")
@@ -47,8 +48,9 @@ def speech(speech_files):
 
 def save_model(method, folder, change):
     """Build an untrained model, change it, and save it with its card; returns a Denoiser."""
-    from helpers import denoise, models
+    from helpers import models
     from helpers.backend import keras
+    from helpers.denoise import Denoiser
 
     keras.utils.set_random_seed(0)
     model = models.build(method)
@@ -57,7 +59,7 @@ def save_model(method, folder, change):
     model.save(path)
     card = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(card))
-    return denoise.Denoiser(method, folder)
+    return Denoiser(method, folder)
 
 
 def keep(model):

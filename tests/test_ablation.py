@@ -1,12 +1,12 @@
-"""`helpers.ablation` and `models.picture`: the steps from a picture to a mask."""
+"""`helpers.models.ablation` and `helpers.models.picture`: the steps from a picture to a mask."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from helpers import ablation, audio, corpus, evaluation, metrics
+from helpers import audio
 from helpers.backend import tf
-from helpers.models import picture
+from helpers.evaluation import metrics
+from helpers.models import ablation, picture
 from helpers.models.blocks import WaveformWrapper
 
 NETWORKS = pytest.mark.parametrize("settings", ablation.NETWORKS.values(), ids=ablation.NETWORKS)
@@ -23,7 +23,7 @@ def pair():
 @NETWORKS
 @pytest.mark.parametrize("n_samples", [8_000, 3_001])
 def test_as_long_as_it_came_and_level_free(settings, n_samples, pair):
-    model = WaveformWrapper(picture.build(**settings), ablation.HOP_LENGTH)
+    model = WaveformWrapper(picture.build(**settings), picture.HOP_LENGTH)
     noisy = pair[1][:, :n_samples]
     denoised = model(noisy).numpy()
     assert denoised.shape == noisy.shape
@@ -81,14 +81,3 @@ def test_griffin_lim_keeps_the_magnitude():
     error = np.abs(audio.stft(again)) - magnitude
     assert np.sum(error**2) < 0.1 * np.sum(magnitude**2)
     assert metrics.level(clean, again) == pytest.approx(0, abs=1)
-
-
-def test_committed_rows_are_those_of_the_steps():
-    rows = pd.read_csv(corpus.ROOT / "data" / "results" / "ablation.csv")
-    steps = ablation.steps()
-    assert list(rows.step.unique()) == [*evaluation.FLOOR, *steps, *evaluation.CEILING]
-    assert rows.groupby("step").utterance.nunique().eq(24).all()
-    trained = rows[rows.step.isin(steps)].groupby("step")[["loss", "parameters"]].first()
-    for step, (settings, loss) in steps.items():
-        assert trained.loss[step] == loss
-        assert picture.build(**settings).count_params() == trained.parameters[step]

@@ -9,8 +9,9 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import audio
+from helpers import audio, store
 from helpers.audio import AudioError
+from helpers.store import FileError
 
 
 def sine(sr, hz=1_000.0, seconds=1.0, amplitude=0.5):
@@ -62,6 +63,19 @@ def test_bad_file_is_refused_in_one_line(bad_file):
         audio.read(path)
 
 
+def test_every_kind_of_sound_is_found(tmp_path):
+    for name in ("a.WAV", "b.flac", "c.mp3", "d.opus", "e.aif", "f.raw", "g.txt", "h"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.wav").mkdir()
+    assert [p.name for p in audio.audio_files(tmp_path)] == [
+        "a.WAV",
+        "b.flac",
+        "c.mp3",
+        "d.opus",
+        "e.aif",
+    ]
+
+
 # --- writing ------------------------------------------------------------------------------------
 
 
@@ -86,7 +100,7 @@ def test_write_keeps_channels(tmp_path):
 def test_write_refuses_an_existing_file_unless_told(tmp_path):
     path = tmp_path / "a.flac"
     path.write_bytes(b"mine")
-    with pytest.raises(AudioError, match=rf"\A{path}: exists already; .*--overwrite"):
+    with pytest.raises(FileError, match=rf"\A{path}: exists already; .*--overwrite"):
         audio.write(path, sine(16_000))
     assert path.read_bytes() == b"mine"
     audio.write(path, sine(16_000), overwrite=True)
@@ -102,7 +116,7 @@ def test_failed_writing_leaves_everything_as_it_was(tmp_path, existing):
         audio.write(path, np.zeros((100, 9)), overwrite=True)  # more channels than FLAC has
 
     def stop_halfway():
-        with audio.atomic_path(path, overwrite=True) as temporary:
+        with store.atomic_path(path, overwrite=True) as temporary:
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -115,7 +129,7 @@ def test_failed_writing_leaves_everything_as_it_was(tmp_path, existing):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     folder = tmp_path / "file" / "folder"
-    with pytest.raises(AudioError, match=rf"\A{folder}: cannot be written .*; choose another"):
+    with pytest.raises(FileError, match=rf"\A{folder}: cannot be written .*; choose another"):
         audio.write(folder / "a.flac", sine(16_000))
     assert (tmp_path / "file").read_bytes() == b"mine"
 

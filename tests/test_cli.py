@@ -1,6 +1,9 @@
 """The command line as a user meets it: what it writes, what it says, how it exits."""
 
+import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -11,8 +14,9 @@ import pytest
 import soundfile as sf
 from conftest import keep, save_model
 
-from helpers import audio, corpus, evaluation, noise
-from helpers.__main__ import main
+from helpers import audio, models, store
+from helpers.__main__ import EXPERIMENTS, main
+from helpers.evaluation import tables
 
 
 @pytest.fixture(scope="session")
@@ -40,32 +44,28 @@ def outputs(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def test_help_needs_no_tensorflow():
-    script = "import sys, helpers.__main__ as cli; cli.parser(); print('tensorflow' in sys.modules)"
+@pytest.mark.parametrize("package", ["helpers", "experiments"])
+def test_help_needs_no_tensorflow(package):
+    script = f"import sys, {package}.__main__ as cli; cli.parser()"
+    script += "; print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=1)
     assert result.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run",
-        "denoise",
-        "add-noise",
-        "train",
-        "evaluate",
-        "score",
-        "recognise",
-        "phonemes",
-        "ablate",
-        "download",
-    ],
-)
+@pytest.mark.parametrize("command", ["run", "denoise", "add-noise", "train", "score", "download"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
     assert exit_.value.code == 0
     assert "usage: denoiser " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["evaluate", "speed", "recognise", "phonemes", "ablate"])
+def test_every_experiment_explains_itself(name, capfd):
+    assert name in EXPERIMENTS
+    assert main([name, "--help"]) == 0
+    assert f"usage: python -m experiments {name}" in capfd.readouterr().out
+    assert main([name, "--nonsense"]) == 2
 
 
 @pytest.mark.parametrize("method", ["waveform", "spectrogram", "a", "s"])
@@ -172,8 +172,6 @@ def test_missing_and_wrong_weights(tmp_path, tree, weights, capsys):
 
 @pytest.mark.parametrize("method", ["waveform", "spectrogram"])
 def test_shipped_weights_load(method):
-    from helpers import models
-
     model = models.load(method)
     assert 200_000 <= model.count_params() <= {"waveform": 800_000, "spectrogram": 500_000}[method]
     assert models.weights_path(method).stat().st_size < 5_000_000
@@ -233,40 +231,14 @@ def test_add_noise_refuses_nonsense(tmp_path, tree, options, message, capsys):
     assert not (tmp_path / "n.flac").exists()
 
 
-# --- evaluate and run -------------------------------------------------------------------------
-
-
-def test_conditions_are_parsed():
-    assert evaluation.Condition.parse("pink:2500-7000").low == 2500
-    assert evaluation.Condition.parse("white").high == noise.HIGH
-    with pytest.raises(ValueError, match="KIND:LOW-HIGH"):
-        evaluation.Condition.parse("pink:loud")
-
-
-def test_pick_takes_speakers_in_turn():
-    table = corpus.read_corpus(corpus.ROOT / "data" / "sample")
-    chosen = evaluation.pick(table, "test", 2)
-    assert chosen.speaker.nunique() == 2
-    assert set(chosen.split) == {"test"}
-    assert len(evaluation.pick(table, "test+train", 3)) == 6
-    with pytest.raises(ValueError, match="no utterance of split 'other'"):
-        evaluation.pick(table, "other", 3)
-
-
-def test_a_table_counts_what_it_leaves_out():
-    row = {"utterance": "a", "speaker": "s", "system": "noisy", "mse": 0.0, "level": 0.0}
-    row |= {"kind": "none", "low": 0, "high": 1, "snr_db": 0, "level_db": np.nan}
-    row |= {"si_sdr": np.inf, "pesq": np.nan, "estoi": np.nan, "reason": "silent"}
-    text = evaluation.table_text(pd.DataFrame([row, row | {"utterance": "b"}]))
-    assert "clean input" in text
-    assert "∞" in text
-    assert "2 clips lack a metric (silent)" in text
+# --- run, score and train -------------------------------------------------------------------------
 
 
 def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
     """On the bundled sample, with the shipped weights: both methods must earn their place."""
     monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
     assert main(["run", "--output", str(tmp_path), "--utterances", "2", "--snr", "0"]) == 0
+    assert capsys.readouterr().out.startswith("Corpus: data/sample (the bundled sample")
     rows = pd.read_csv(tmp_path / "table.csv")
     assert len(rows) == 2 * 6
     names = {p.stem.split("_")[-1] for p in tmp_path.glob("*.flac")}
@@ -286,13 +258,15 @@ def test_score_makes_a_table_of_chosen_conditions(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
     call = ["score", "--split", "test", "--utterances", "1", "--out", str(tmp_path / "rows")]
     assert main([*call, "--noise", "pink:2500-7000", "none", "--snr", "0", "5"]) == 0
-    rows = evaluation.load_rows(tmp_path / "rows.csv")
+    rows = tables.load_rows(tmp_path / "rows.csv")
     assert rows.groupby(["kind", "snr_db"]).size().to_dict() == {
         ("none", 0.0): 6,
         ("pink", 0.0): 6,
         ("pink", 5.0): 6,
     }
-    assert (tmp_path / "rows.md").read_text().strip() in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("Corpus: data/sample (the bundled sample")
+    assert (tmp_path / "rows.md").read_text().strip() in out
 
 
 def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weights, capsys):
@@ -300,40 +274,43 @@ def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weig
     call = ["score", "--split", "test", "--utterances", "1", "--noise", "none", "--snr", "0"]
     call += ["--out", str(tmp_path / "rows"), "--also"]
     assert main([*call, str(weights)]) == 0
-    si_sdr = evaluation.load_rows(tmp_path / "rows.csv").set_index("system").si_sdr
+    si_sdr = tables.load_rows(tmp_path / "rows.csv").set_index("system").si_sdr
     assert len(si_sdr) == 8
-    for method in evaluation.METHODS:  # these weights change nothing
+    for method in models.METHODS:  # these weights change nothing
         assert si_sdr[f"{method} of {weights}"] > si_sdr[method]
     assert main([*call, str(tmp_path)]) == 1
     assert f"error: {tmp_path}: no weights" in capsys.readouterr().err
 
 
-def test_saved_rows_come_back_as_they_were(tmp_path):
-    row = {"utterance": "84-1-0000", "speaker": "0084", "system": "noisy", "kind": "white"}
-    row |= {"low": 4000.0, "high": 8000.0, "snr_db": 0.0, "level_db": np.nan, "reason": ""}
-    rows = pd.DataFrame([row | dict.fromkeys(evaluation.metrics.METRICS, 1.5)] * 2)
-    evaluation.save_table(rows, tmp_path / "rows")
-    again = evaluation.load_rows(tmp_path / "rows.csv")
-    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
-    assert evaluation.table_text(again) == evaluation.table_text(rows)
-
-
 def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, capsys):
     """With the training itself replaced: it is tested in test_models.py."""
-    from helpers import models, training
+    from helpers.models import training
 
     monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
     monkeypatch.setattr(training, "train", lambda plan, verbose: models.build(plan.method))
-    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
-    (tmp_path / "runs" / "waveform-seed7").mkdir(parents=True)
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    plan = training.Plan("waveform", (3, 2), seed=7)
+    plan.run_dir.mkdir(parents=True)
     history = "epoch,loss,seconds,val_loss\n0,0.5,30,0.6\n"
-    (tmp_path / "runs" / "waveform-seed7" / "history.csv").write_text(history)
+    (plan.run_dir / "history.csv").write_text(history)
     call = ["train", "a", "--cycles", "3", "2", "--seed", "7", "--out", str(tmp_path)]
     assert main(call) == 0
     assert models.load("waveform", tmp_path).count_params() > 200_000
     card = json.loads((tmp_path / "waveform.json").read_text())
-    assert card["command"] == "python -m helpers train waveform --cycles 3 2 --seed 7"
+    assert card["plan"] == dataclasses.asdict(plan) | {"cycles": [3, 2]}
     assert card["minutes"] == 0.5
     assert (tmp_path / "waveform.history.csv").read_text() == history
     assert card["scores"]["waveform, 10 dB"]["si_sdr"] == pytest.approx(10, abs=0.01)
     assert card["scores"]["low-pass, 0 dB"]["si_sdr"] > 5
+
+
+def test_ctrl_c_ends_an_experiment_with_130(tmp_path):
+    """It is run in a process of its own, and both get the signal."""
+    command = [sys.executable, "-m", "helpers", "evaluate", "--out", str(tmp_path / "rows")]
+    settings = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": "data/sample", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **pipes)
+    assert process.stdout.readline().startswith("Corpus: ")  # it is at work
+    os.killpg(process.pid, signal.SIGINT)
+    assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == 130

@@ -1,4 +1,4 @@
-"""`helpers.corpus`: where the data is looked for, the table of utterances, the splits."""
+"""`helpers.data.corpus`: where the data is looked for, the table of utterances, the splits."""
 
 import io
 import shutil
@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from helpers import corpus
-from helpers.corpus import CorpusError
+from helpers import store
+from helpers.data import corpus
+from helpers.data.corpus import CorpusError
 
 COLUMNS = ["utterance", "subset", "speaker", "chapter", "sex", "seconds", "text", "path", "split"]
 
@@ -44,7 +45,8 @@ def names(first, count):
 def tree(tmp_path, monkeypatch):
     """A project beside a shared folder, with data in all four places; returns the places."""
     root = tmp_path / "main"
-    monkeypatch.setattr(corpus, "ROOT", root)
+    for module in (corpus, store):
+        monkeypatch.setattr(module, "ROOT", root)
     shared = tmp_path / "shared"
     places = [tmp_path / "chosen", root / "data/LibriSpeech", shared / "LibriSpeech"]
     for place in [*places, root / "data/sample", root / "data/noise", shared / "noise"]:
@@ -56,8 +58,10 @@ def test_corpus_is_looked_for_in_order_and_the_choice_is_printed(tree, monkeypat
     monkeypatch.setenv("DENOISER_CORPUS", str(tree[0]))
     printed = ["chosen", "data/LibriSpeech", "../shared/LibriSpeech", "data/sample (the bundled"]
     for place, text in zip(tree, printed, strict=True):
-        assert corpus.find_corpus().samefile(place)
+        assert corpus.find_corpus(verbose=True).samefile(place)
         assert text in capsys.readouterr().out
+        assert corpus.find_corpus().samefile(place)
+        assert not capsys.readouterr().out
         assert corpus.is_sample(place) == (place == tree[-1])
         monkeypatch.delenv("DENOISER_CORPUS", raising=False)
         shutil.rmtree(place)
@@ -66,10 +70,11 @@ def test_corpus_is_looked_for_in_order_and_the_choice_is_printed(tree, monkeypat
 def test_noise_is_looked_for_in_order_and_may_be_missing(tree, monkeypatch, capsys):
     monkeypatch.setenv("DENOISER_NOISE", str(tree[0]))
     for place in (tree[0], corpus.ROOT / "data/noise", tree[2].with_name("noise")):
-        assert corpus.find_noise(verbose=False).samefile(place)
+        assert corpus.find_noise().samefile(place)
+        assert not capsys.readouterr().out
         monkeypatch.delenv("DENOISER_NOISE", raising=False)
         shutil.rmtree(place)
-    assert corpus.find_noise() is None
+    assert corpus.find_noise(verbose=True) is None
     assert "synthetic noise only" in capsys.readouterr().out
 
 
@@ -129,7 +134,7 @@ def test_folder_without_utterances_is_an_error(tmp_path, subsets):
 
 
 def test_bundled_sample_has_everything():
-    table = corpus.read_corpus(corpus.ROOT / "data" / "sample")
+    table = corpus.read_corpus(store.ROOT / "data" / "sample")
     assert set(table.split) == {"train", "validation", "test"}
     assert set(table.sex) == {"F", "M"}
     assert table.text.str.fullmatch(r"[A-Z' ]+").all()
@@ -194,6 +199,19 @@ def test_other_subsets_are_for_generalisation_only(count):
     speakers = clean | other | {"test-clean": names(300, count), "test-other": names(600, 3)}
     table = corpus.add_splits(table_of(speakers))
     assert ((table.split == "other") == table.subset.str.contains("other")).all()
+
+
+# --- choosing utterances ------------------------------------------------------------------------
+
+
+def test_pick_takes_speakers_in_turn():
+    table = corpus.read_corpus(store.ROOT / "data" / "sample")
+    chosen = corpus.pick(table, "test", 2)
+    assert chosen.speaker.nunique() == 2
+    assert set(chosen.split) == {"test"}
+    assert len(corpus.pick(table, "test+train", 3)) == 6
+    with pytest.raises(ValueError, match="no utterance of split 'other'"):
+        corpus.pick(table, "other", 3)
 
 
 # --- VoxPopuli --------------------------------------------------------------------------------

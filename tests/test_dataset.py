@@ -1,9 +1,10 @@
-"""`helpers.dataset`: training pairs that can be made again from their number."""
+"""`helpers.data.dataset`: training pairs that can be made again from their number."""
 
 import numpy as np
 import pytest
 
-from helpers import audio, dataset, noise_bank
+from helpers import audio
+from helpers.data import dataset, noise_bank
 
 N_SAMPLES = 16_000
 ITEMS = 300

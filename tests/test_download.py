@@ -1,4 +1,4 @@
-"""`helpers.download` against a server on this machine: it never leaves 127.0.0.1."""
+"""`helpers.tool.download` against a server on this machine: it never leaves 127.0.0.1."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.download import MD5, SIZES, DownloadError, download
+from helpers.tool.download import MD5, SIZES, DownloadError, download
 
 SUBSET = "dev-clean"
 NAME = f"{SUBSET}.tar.gz"
@@ -92,8 +92,8 @@ def start_server():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Short waits, small sizes, and no proxy between the test and its server."""
-    monkeypatch.setattr("helpers.download.RETRY_WAITS", (0, 0.01))
-    monkeypatch.setattr("helpers.download.TIMEOUT", (2, 2))
+    monkeypatch.setattr("helpers.tool.download.RETRY_WAITS", (0, 0.01))
+    monkeypatch.setattr("helpers.tool.download.TIMEOUT", (2, 2))
     monkeypatch.setitem(SIZES, SUBSET, len(ARCHIVE))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -139,6 +139,9 @@ def test_second_call_leaves_the_subset_alone_and_says_so(tmp_path, start_server,
     get(tmp_path / "LibriSpeech", server)
     (tmp_path / "LibriSpeech" / FLAC).write_bytes(b"mine")
     assert get(tmp_path / "LibriSpeech", server) == tmp_path / "LibriSpeech" / SUBSET
+    assert not capsys.readouterr().out  # nor was anything said by the first
+    again = get(tmp_path / "LibriSpeech", server, progress=True)
+    assert again == tmp_path / "LibriSpeech" / SUBSET
     assert len(server.requests) == 1
     assert (tmp_path / "LibriSpeech" / FLAC).read_bytes() == b"mine"
     assert "left alone" in capsys.readouterr().out
@@ -315,7 +318,7 @@ def test_urbansound8k_goes_where_noise_is_looked_for(tmp_path, start_server, mon
     monkeypatch.setitem(SIZES, "UrbanSound8K", len(archive))
     md5 = {"UrbanSound8K": hashlib.md5(archive).hexdigest()}
     server = start_server(archive)
-    options = {"mirrors": [server.url], "checksums": md5, "progress": False}
+    options = {"mirrors": [server.url], "checksums": md5}
     target = download("UrbanSound8K", tmp_path / "noise", **options)
     assert (target / "audio" / "fold1" / "a.wav").read_bytes() == CONTENT
     assert "non-commercial" in capsys.readouterr().out
@@ -324,5 +327,5 @@ def test_urbansound8k_goes_where_noise_is_looked_for(tmp_path, start_server, mon
 
 def test_licence_is_said_before_anything_is_sent(tmp_path, capsys):
     with pytest.raises(DownloadError, match="no mirror to ask"):
-        get(tmp_path / "LibriSpeech")
+        get(tmp_path / "LibriSpeech", progress=True)
     assert "CC BY 4.0" in capsys.readouterr().out

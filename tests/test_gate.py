@@ -1,9 +1,9 @@
-"""`helpers.gate`: energies block by block, and the two reasons to leave an input alone."""
+"""`helpers.denoise.gate`: energies block by block, and the two reasons to leave an input alone."""
 
 import numpy as np
 import pytest
 
-from helpers.gate import GATE_DB, LOW_SHARE, Change, Energy
+from helpers.denoise.gate import GATE_DB, LOW_SHARE, Change, Energy
 
 SR = 16_000
 

@@ -1,10 +1,13 @@
-"""`helpers.metrics` and `helpers.baselines`: the yardsticks, measured themselves."""
+"""`helpers.evaluation.metrics`, its `tables` and `helpers.denoise.baselines`: the yardsticks."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import audio, baselines, metrics, noise
+from helpers import audio
+from helpers.data import noise
+from helpers.denoise import baselines
+from helpers.evaluation import metrics, tables
 
 SR = audio.SAMPLE_RATE
 
@@ -123,37 +126,37 @@ def test_dnsmos_grades_one_window(speech):
 
 def test_bootstrap_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(3, 2, 400)
-    low, high = metrics.bootstrap(values)
+    low, high = tables.bootstrap(values)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / np.sqrt(400), rel=0.1)
-    assert metrics.bootstrap(values) == (low, high)
-    assert metrics.bootstrap(np.insert(values, [0, 200], np.nan)) == (low, high)
+    assert tables.bootstrap(values) == (low, high)
+    assert tables.bootstrap(np.insert(values, [0, 200], np.nan)) == (low, high)
 
 
 def test_bootstrap_draws_speakers_when_they_are_named():
     speakers = np.repeat(np.arange(40), 10)
     values = np.repeat(np.random.default_rng(0).normal(3, 2, 40), 10)  # alike within a speaker
-    low, high = metrics.bootstrap(values, speakers)
+    low, high = tables.bootstrap(values, speakers)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.1)
-    narrow = np.subtract(*metrics.bootstrap(values)[::-1])
+    narrow = np.subtract(*tables.bootstrap(values)[::-1])
     assert high - low > 2.5 * narrow  # sqrt(10)
-    each = metrics.bootstrap(values[::10], np.arange(40))
-    assert each == pytest.approx(metrics.bootstrap(values[::10]))
-    assert np.isnan(metrics.bootstrap(values[:10], speakers[:10])).all()
+    each = tables.bootstrap(values[::10], np.arange(40))
+    assert each == pytest.approx(tables.bootstrap(values[::10]))
+    assert np.isnan(tables.bootstrap(values[:10], speakers[:10])).all()
 
 
 def test_summarise_draws_speakers(rng):
     rows = pd.DataFrame({"system": "x", "reason": "", "pesq": np.repeat(rng.normal(3, 1, 8), 5)})
-    single = metrics.summarise(rows, ["system"], ["pesq"]).iloc[0]
+    single = tables.summarise(rows, ["system"], ["pesq"]).iloc[0]
     rows["speaker"] = np.repeat(list("abcdefgh"), 5)
-    clustered = metrics.summarise(rows, ["system"], ["pesq"]).iloc[0]
+    clustered = tables.summarise(rows, ["system"], ["pesq"]).iloc[0]
     assert clustered.pesq == single.pesq
     assert clustered.pesq_high - clustered.pesq_low > 1.5 * (single.pesq_high - single.pesq_low)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, np.nan], [np.nan] * 3])
 def test_bootstrap_of_too_few_values(values):
-    assert np.isnan(metrics.bootstrap(values)).all()
+    assert np.isnan(tables.bootstrap(values)).all()
 
 
 def test_summarise_keeps_order_and_leaves_out_what_has_no_mark():
@@ -165,7 +168,7 @@ def test_summarise_keeps_order_and_leaves_out_what_has_no_mark():
         ("noisy", 0, 2.0, ""),
     ]
     rows = pd.DataFrame(table, columns=["system", "snr_db", "pesq", "reason"])
-    summary = metrics.summarise(rows, ["snr_db", "system"], metrics=["pesq"])
+    summary = tables.summarise(rows, ["snr_db", "system"], measures=["pesq"])
     columns = ["snr_db", "system", "n", "pesq", "pesq_low", "pesq_high", "left_out"]
     assert list(summary.columns) == columns
     assert summary[["snr_db", "system", "n", "pesq", "left_out"]].to_numpy().tolist() == [
@@ -175,6 +178,26 @@ def test_summarise_keeps_order_and_leaves_out_what_has_no_mark():
     ]
     assert summary.loc[0, "pesq_low"] < 2 < summary.loc[0, "pesq_high"]
     assert summary.loc[1:, ["pesq_low", "pesq_high"]].isna().all(axis=None)
+
+
+def test_a_table_counts_what_it_leaves_out():
+    row = {"utterance": "a", "speaker": "s", "system": "noisy", "mse": 0.0, "level": 0.0}
+    row |= {"kind": "none", "low": 0, "high": 1, "snr_db": 0, "level_db": np.nan}
+    row |= {"si_sdr": np.inf, "pesq": np.nan, "estoi": np.nan, "reason": "silent"}
+    text = tables.table_text(pd.DataFrame([row, row | {"utterance": "b"}]))
+    assert "clean input" in text
+    assert "∞" in text
+    assert "2 clips lack a metric (silent)" in text
+
+
+def test_saved_rows_come_back_as_they_were(tmp_path):
+    row = {"utterance": "84-1-0000", "speaker": "0084", "system": "noisy", "kind": "white"}
+    row |= {"low": 4000.0, "high": 8000.0, "snr_db": 0.0, "level_db": np.nan, "reason": ""}
+    rows = pd.DataFrame([row | dict.fromkeys(metrics.METRICS, 1.5)] * 2)
+    tables.save_table(rows, tmp_path / "rows")
+    again = tables.load_rows(tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+    assert tables.table_text(again) == tables.table_text(rows)
 
 
 def test_snr_and_segmental_snr_by_hand():
@@ -190,7 +213,7 @@ def test_snr_and_segmental_snr_by_hand():
 
 
 def test_high_band_alone(speech):
-    low = noise.band_limit(speech, SR, 0, 3_990)
+    low = audio.band_limit(speech, SR, 0, 3_990)
     high = speech - low
     assert metrics.si_sdr_above(speech, 3 * low + 0.5 * high) > 40  # neither low band nor level
     assert np.isnan(metrics.si_sdr_above(speech, low))
@@ -244,7 +267,7 @@ def test_butterworth_lets_more_through(noisy):
     assert response_db[f == 4_290] == pytest.approx(-22, abs=0.5)
     assert np.argmax(baselines.butterworth(impulse)) == SR // 2  # zero phase
     leaks = [
-        np.sum(np.square(noise.band_limit(rule(noisy), SR, 4_000, 8_000)))
+        np.sum(np.square(audio.band_limit(rule(noisy), SR, 4_000, 8_000)))
         for rule in (baselines.low_pass, baselines.butterworth)
     ]
     assert leaks[1] > 10 * leaks[0]

@@ -1,19 +1,18 @@
-"""The networks, their losses and their training: shapes, exactness, finiteness, resume."""
+"""`helpers.models`: shapes, exactness, finiteness, losses, trainings that go on."""
 
 import dataclasses
 import hashlib
 import json
-import shutil
 
 import numpy as np
 import pytest
 
-from helpers import audio, corpus, losses, metrics, models, noise_bank, training
+from helpers import audio, models, store
 from helpers.backend import keras, tf
-from helpers.models import blocks, dense, spectrogram, waveform
+from helpers.data import corpus, noise_bank
+from helpers.evaluation import metrics
+from helpers.models import blocks, dense, losses, spectrogram, training, waveform
 from helpers.models.blocks import WaveformWrapper, zero_states
-
-METHODS = ("waveform", "spectrogram")
 
 
 def white(n_samples: int, rms: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -24,7 +23,7 @@ def white(n_samples: int, rms: float = 0.1, seed: int = 0) -> np.ndarray:
 def perturbed(method: str, **settings) -> keras.Model:
     """A model of frames with every weight moved at random: it changes what it hears."""
     keras.utils.set_random_seed(1)
-    model, rng = models.METHODS[method].build(**settings), np.random.default_rng(1)
+    model, rng = models.module(method).build(**settings), np.random.default_rng(1)
     model.set_weights(
         [w + 0.2 * rng.standard_normal(w.shape) * (np.std(w) or 1.0) for w in model.get_weights()]
     )
@@ -32,7 +31,7 @@ def perturbed(method: str, **settings) -> keras.Model:
 
 
 def hop_of(method: str) -> int:
-    return models.METHODS[method].HOP_LENGTH
+    return models.module(method).HOP_LENGTH
 
 
 def frames_of(model: keras.Model, n_frames: int, seed: int = 0) -> tf.Tensor:
@@ -56,7 +55,7 @@ def test_overlap_add_is_that_of_tensorflow(win_length, hop_length):
     )
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=models.METHODS)
 def moved(request) -> tuple[str, keras.Model]:
     """A method and a model of it that is not the identity."""
     return request.param, perturbed(request.param)
@@ -92,7 +91,7 @@ def test_weighted_mse_keeps_its_settings():
 # --- the models of frames ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", models.METHODS)
 def test_untrained_model_passes_everything_at_one_gain(method):
     samples = white(4_001)
     out = through(models.build(method), method, samples)
@@ -122,12 +121,12 @@ def test_look_back_puts_the_samples_before_a_frame_in_front_of_it():
     assert np.array_equal(long_frames, [before[80 * i :][:400] for i in range(6)])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", models.METHODS)
 def test_size(method):
     assert 0.2e6 <= models.build(method).count_params() <= 0.8e6
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", models.METHODS)
 def test_any_number_of_models_can_be_built_in_one_process(method):
     """Keras numbers what we do not name, and its numbers must not meet our names."""
     keras.utils.clear_session()
@@ -219,7 +218,7 @@ def test_the_waveform_model_can_be_made_louder():
 
 
 def test_clean_gain_brings_speech_back_to_its_level(monkeypatch):
-    monkeypatch.setenv("DENOISER_CORPUS", str(corpus.ROOT / "data" / "sample"))
+    monkeypatch.setenv("DENOISER_CORPUS", str(store.ROOT / "data" / "sample"))
     untrained = WaveformWrapper(models.build("waveform"), 80)  # gives 0.88 times its input
     gain = training.clean_gain(untrained, n_clips=1)
     assert gain == pytest.approx(1 / (1 - 1 / (1 + np.exp(2))), rel=1e-3)
@@ -420,12 +419,12 @@ def plain_loss(plan: training.Plan, cycle: int) -> keras.losses.Loss:
 @pytest.fixture
 def small_plan(tmp_path, monkeypatch) -> training.Plan:
     """Seconds of training on the bundled sample with synthetic noise, all files in `tmp_path`."""
-    monkeypatch.setenv("DENOISER_CORPUS", str(corpus.ROOT / "data" / "sample"))
-    monkeypatch.setattr(corpus, "find_noise", lambda verbose=True: None)
+    monkeypatch.setenv("DENOISER_CORPUS", str(store.ROOT / "data" / "sample"))
+    monkeypatch.setattr(corpus, "find_noise", lambda verbose=False: None)
     monkeypatch.setattr(training, "build", one_layer)
     monkeypatch.setattr(training, "cycle_loss", plain_loss)
-    monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(training, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(store, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     sizes = {"batches": 3, "batch_size": 4, "seconds": 1.0, "validation_batches": 1}
     return training.Plan("spectrogram", cycles=(3, 2), bank_clips=16, **sizes)
 
@@ -433,7 +432,7 @@ def small_plan(tmp_path, monkeypatch) -> training.Plan:
 def test_training_in_parts_equals_one_go(small_plan, tmp_path, monkeypatch):
     untrained = training.compile_model(small_plan).get_weights()
     in_one_go = training.train(small_plan, verbose=0).get_weights()
-    monkeypatch.setattr(training, "RUNS", tmp_path / "interrupted")
+    monkeypatch.setattr(store, "RUNS", tmp_path / "interrupted")
     for stop_after in (2, 3, 4):  # within a cycle, between two, within the last
         assert training.train(small_plan, stop_after, verbose=0) is None
     in_parts = training.train(small_plan, verbose=0).get_weights()
@@ -442,17 +441,10 @@ def test_training_in_parts_equals_one_go(small_plan, tmp_path, monkeypatch):
         assert np.abs(one - before).max() > 1e-5
 
 
-def test_the_command_of_a_card_says_what_is_not_the_default(small_plan):
-    plan = dataclasses.replace(small_plan, batch_size=16)
-    assert "--batch-size" not in training.command(plan)
-    assert training.command(plan).startswith("python -m helpers train spectrogram --cycles 3 2")
-    assert "--batch-size 64" in training.command(dataclasses.replace(plan, batch_size=64))
-
-
 @pytest.mark.parametrize("where", ["in an epoch", "while a checkpoint is written"])
 def test_a_killed_run_loses_one_epoch_at_most(small_plan, tmp_path, monkeypatch, where):
     in_one_go = training.train(small_plan, verbose=0).get_weights()
-    monkeypatch.setattr(training, "RUNS", tmp_path / "killed")
+    monkeypatch.setattr(store, "RUNS", tmp_path / "killed")
 
     class Killed(BaseException):
         """Nothing catches it, as nothing catches a signal that kills."""
@@ -498,9 +490,9 @@ def test_training_goes_on_from_trained_weights_by_muon(small_plan, tmp_path, mon
     training.export(more, in_one_go, tmp_path / "second")
     card = json.loads((tmp_path / "second" / "spectrogram.json").read_text())
     assert card["start"] == json.loads((tmp_path / "first" / "spectrogram.json").read_text())
-    assert f"--optimizer Muon --start {tmp_path / 'first'}" in card["command"]
+    assert card["plan"] == dataclasses.asdict(more) | {"cycles": [2]}
 
-    monkeypatch.setattr(training, "RUNS", tmp_path / "interrupted")
+    monkeypatch.setattr(store, "RUNS", tmp_path / "interrupted")
     assert training.train(more, stop_after=1, verbose=0) is None
     in_parts = training.train(more, verbose=0)
     weights = (model.get_weights() for model in (first, in_one_go, in_parts))
@@ -520,7 +512,7 @@ def test_a_grown_model_starts_as_what_it_was():
     np.testing.assert_allclose(large(x), small(x[..., :2])[:, :-1], atol=1e-6)
 
     trained, samples = perturbed("spectrogram"), white(16_000)
-    waits = models.spectrogram.build(ahead=1)
+    waits = spectrogram.build(ahead=1)
     waits.set_weights(training.grown(trained, waits))
     one, other = (through(model, "spectrogram", samples) for model in (trained, waits))
     # the one that waits hears a frame of zeros more at the start
@@ -540,15 +532,12 @@ def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
     assert by_adam == {"encoder/kernel", "decoder/kernel"} | convolutions | biases
 
 
-def test_the_weights_of_the_loss_reach_it_and_the_command():
+def test_the_weights_of_the_loss_reach_it():
     plan = training.Plan("waveform", si_sdr_weight=0.3, level_weight=0.02, start="data/models")
     assert training.cycle_loss(plan, 0).si_sdr_weight == 0.3
     assert training.cycle_loss(plan, 0).level_weight == 0.02
     assert training.cycle_loss(plan, 0).linear_below == 0.2  # no first cycle, having a start
     assert training.cycle_loss(training.Plan("waveform"), 0).linear_below == 0.0
-    words = "--si-sdr-weight 0.3 --level-weight 0.02 --start data/models"
-    assert words in training.command(plan)
-    assert "-weight" not in training.command(training.Plan("waveform"))
 
 
 def test_an_unknown_optimizer_is_refused():
@@ -561,10 +550,7 @@ def test_a_share_of_the_weights_to_start_from_is_kept(small_plan, tmp_path):
     training.export(small_plan, first, tmp_path)
     more = dataclasses.replace(small_plan, cycles=(1,), start=str(tmp_path))
     trained = training.train(more, verbose=0).get_weights()
-    shutil.rmtree(more.run_dir)
-    plan = dataclasses.replace(more, start_share=0.25)
-    assert f"--start-share 0.25 --start {tmp_path}" in training.command(plan)
-    kept = training.train(plan, verbose=0).get_weights()
+    kept = training.train(dataclasses.replace(more, start_share=0.25), verbose=0).get_weights()
     for mean, old, new in zip(kept, first.get_weights(), trained, strict=True):
         np.testing.assert_allclose(mean, 0.25 * old + 0.75 * new, atol=1e-6)
     assert any(np.abs(old - new).max() > 1e-4 for old, new in zip(kept, trained, strict=True))
@@ -578,9 +564,6 @@ def test_a_share_of_no_weights_to_start_from_is_refused(small_plan):
 
 def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
     plan = dataclasses.replace(small_plan, cycles=(1,), noise="inverter")
-    assert plan.run_dir.name == "spectrogram-seed1-inverter"
-    assert "--noise inverter" in training.command(plan)
-    assert "--noise" not in training.command(small_plan)
     assert training.train(plan, verbose=0) is not None
     options = {"n_clips": 16, "seed": 1, "only": "inverter", "verbose": False}
     before = set((tmp_path / "cache").iterdir())
@@ -595,13 +578,16 @@ def test_recordings_of_one_folder_cannot_train_a_specialist(small_plan, tmp_path
     folder = tmp_path / "recordings" / "pump"
     folder.mkdir(parents=True)
     audio.write(folder / "one.flac", np.full(16_000, 0.1, "float32"))
-    monkeypatch.setattr(corpus, "find_noise", lambda verbose=True: folder.parent)
+    monkeypatch.setattr(corpus, "find_noise", lambda verbose=False: folder.parent)
     with pytest.raises(ValueError, match=r"recordings: no recordings for .*ten or more"):
         training.train(dataclasses.replace(small_plan, noise="recorded"), verbose=0)
 
 
-def test_a_run_with_other_settings_is_refused(small_plan):
-    small_plan.run_dir.mkdir(parents=True)
-    (small_plan.run_dir / "plan.json").write_text('{"method": "spectrogram", "seed": 7}')
-    with pytest.raises(ValueError, match="other settings; delete its folder"):
-        training.train(small_plan)
+@pytest.mark.parametrize(
+    "setting", [{"seed": 7}, {"cycles": (3, 1)}, {"noise": "inverter"}, {"level_weight": 0.01}]
+)
+def test_another_setting_is_another_run(small_plan, setting):
+    assert dataclasses.replace(small_plan).run_dir == small_plan.run_dir
+    other = dataclasses.replace(small_plan, **setting).run_dir
+    assert other != small_plan.run_dir
+    assert other.parent == small_plan.run_dir.parent

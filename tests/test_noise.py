@@ -1,4 +1,4 @@
-"""`helpers.noise` and `helpers.noise_bank`: what noise is made of, and mixing at an SNR."""
+"""`helpers.data.noise` and `noise_bank`: what noise is made of, and mixing at an SNR."""
 
 import types
 
@@ -9,8 +9,9 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import noise, noise_bank
-from helpers.noise_bank import NoiseBank
+from helpers import audio
+from helpers.data import noise, noise_bank
+from helpers.data.noise_bank import NoiseBank
 
 SR = 16_000
 seeds = st.integers(0, 2**32 - 1)
@@ -229,6 +230,39 @@ def test_mix_refuses_silence(silent, over_active):
         noise.mix(clean, added, 0, over_active=over_active)
 
 
+# --- the equaliser ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def responses():
+    """A function giving what the equaliser does to each frequency, in dB, for twenty seeds."""
+
+    def measure():
+        impulse = np.zeros(4_096)
+        impulse[0] = 1
+        equalised = [noise_bank.equalise(impulse, rng(seed)) for seed in range(20)]
+        return 20 * np.log10(np.abs(np.fft.rfft(equalised)))
+
+    return measure
+
+
+def test_equaliser_stays_within_its_gains(responses, monkeypatch):
+    monkeypatch.setattr(noise_bank, "TILT_RANGE", (0.0, 0.0))
+    assert np.abs(responses()).max() <= noise_bank.LARGEST_DB + 0.01
+    assert np.abs(responses()).max() > noise_bank.LARGEST_DB - 1
+
+
+def test_equaliser_tilts_about_1_khz(responses, monkeypatch):
+    monkeypatch.setattr(noise_bank, "LARGEST_DB", 0.0)
+    at = [int(f / 8_000 * 2_048) for f in (1_000, 2_000, 4_000, 8_000)]
+    low, middle, high, top = responses()[:, at].T
+    assert np.allclose(low, 0, atol=0.05)
+    assert np.allclose([high, top], [2 * middle, 3 * middle], atol=0.1)
+    assert middle.min() < -0.5
+    assert middle.max() > 2
+    assert noise_bank.TILT_RANGE[0] <= middle.min() <= middle.max() <= noise_bank.TILT_RANGE[1]
+
+
 # --- the bank -----------------------------------------------------------------------------------
 
 
@@ -236,13 +270,13 @@ def test_training_never_hears_the_held_out_kinds():
     assert sum(noise_bank.KIND_SHARES.values()) == pytest.approx(1)
     assert not set(noise.HELD_OUT_KINDS) & set(noise_bank.KIND_SHARES)
     assert set(noise.HELD_OUT_KINDS) <= set(noise.KINDS)
-    assert set(noise_bank.KIND_SHARES) <= {*noise_bank.KINDS, "coloured", "recorded"}
+    assert set(noise_bank.KIND_SHARES) <= {*noise.TRAINING_KINDS, "coloured", "recorded"}
 
 
 @given(seed=seeds)
 def test_chopper_stays_in_its_band(seed):
     low, high = noise_bank.random_band(rng(seed))
-    samples = noise_bank.chopper(8_000, SR, rng(seed), low, high)
+    samples = noise.chopper(8_000, SR, rng(seed), low, high)
     assert samples.dtype == np.float32
     assert power(samples) == pytest.approx(1, abs=1e-3)
     assert outside_db(samples, low, high) < -60
@@ -254,10 +288,10 @@ def test_chopper_is_a_rectangular_wave_of_its_duty_cycle(monkeypatch):
     drawn = types.SimpleNamespace(
         uniform=lambda *_: next(uniform), integers=lambda *_: next(integers)
     )
-    samples = noise_bank.chopper(SR, SR, drawn, 1_500, 7_500)
+    samples = noise.chopper(SR, SR, drawn, 1_500, 7_500)
     t = np.arange(1, SR * 16 + 1) / (SR * 16)  # at 16 times the rate there is little aliasing
     wave = scipy.signal.square(2 * np.pi * (1_000 * t + 0.1), duty=0.2)
-    expected = noise.unit_rms(noise.band_limit(wave, SR * 16, 1_500, 7_500)[15::16])
+    expected = noise.unit_rms(audio.band_limit(wave, SR * 16, 1_500, 7_500)[15::16])
     assert np.corrcoef(samples, expected)[0, 1] > 0.995
 
 
@@ -343,14 +377,14 @@ def test_a_scene_is_two_recordings_on_top_of_each_other(
 
 def test_one_kind_is_all_that_a_clip_is_made_of(monkeypatch):
     monkeypatch.setattr(noise_bank, "BURST_SHARE", 0.0)
-    monkeypatch.setitem(noise_bank.KINDS, "chopper", lambda n_samples, *_: np.arange(n_samples))
+    monkeypatch.setitem(noise.TRAINING_KINDS, "chopper", lambda n_samples, *_: np.arange(n_samples))
     for seed in range(20):  # by its share it would be one in sixteen
         assert noise_bank.random_noise(rng(seed), 5, (), "chopper").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_bank_is_reopened_not_rendered_again(tmp_path, monkeypatch):
     first = render(tmp_path / "bank", seed=1)
-    monkeypatch.setattr(noise_bank, "random_noise", None)  # rendering again would fail
+    monkeypatch.setattr(noise_bank, "tqdm", None)  # rendering again would fail
     assert np.array_equal(first.clips, render(tmp_path / "bank", seed=1).clips)
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -1,4 +1,4 @@
-"""PEAQ: against two other implementations where their values are here, and on its own."""
+"""`helpers.evaluation.peaq`: against two implementations whose values are here, and alone."""
 
 import time
 
@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from helpers import corpus, hearing, noise, peaq
+from helpers.data import noise
+from helpers.evaluation.peaq import ear, grade, peaq
+from helpers.store import ROOT
 
-SHARED = corpus.ROOT.parent / "shared" / "peaq"
+SHARED = ROOT.parent / "shared" / "peaq"
 REFERENCE = SHARED / "reference.csv"
 PAIRS = pd.read_csv(REFERENCE) if REFERENCE.exists() else pd.DataFrame({"pair": []})
 
@@ -21,8 +23,8 @@ def test_agrees_with_two_implementations(pair):
     rows = PAIRS[PAIRS.pair == pair]
     names = (rows.reference.iloc[0], pair)
     (clean, sr), (test, _) = (sf.read(SHARED / "pairs" / f"{name}.flac") for name in names)
-    ours = peaq.peaq(clean, test, sr)
-    for name in peaq.MOVS:
+    ours = peaq(clean, test, sr)
+    for name in grade.MOVS:
         theirs = rows[name].to_numpy()
         distance = np.abs(ours[name] - theirs)
         if name.startswith("Bandwidth"):
@@ -36,15 +38,15 @@ def test_agrees_with_two_implementations(pair):
 
 def test_grade_of_known_variables():
     """At the lowest value of every variable only the biases speak; the grade keeps its range."""
-    lowest = dict(zip(peaq.MOVS, peaq.LOWEST, strict=True))
-    hidden = 1 / (1 + np.exp(-np.array(peaq.HIDDEN_BIAS)))
-    index, odg = peaq.grade(lowest)
-    assert index == pytest.approx(hidden @ peaq.OUTPUT + peaq.OUTPUT_BIAS)
-    assert peaq.WORST < odg < peaq.BEST
+    lowest = dict(zip(grade.MOVS, grade.LOWEST, strict=True))
+    hidden = 1 / (1 + np.exp(-np.array(grade.HIDDEN_BIAS)))
+    index, odg = grade.grade(lowest)
+    assert index == pytest.approx(hidden @ grade.OUTPUT + grade.OUTPUT_BIAS)
+    assert grade.WORST < odg < grade.BEST
 
 
 def test_identical_signals_are_faultless(speech):
-    scores = peaq.peaq(speech, speech)
+    scores = peaq(speech, speech)
     assert scores["ODG"] == pytest.approx(0.2, abs=0.05)
     assert scores["RelDistFrames"] == scores["ADB"] == scores["MFPD"] == 0
 
@@ -52,13 +54,13 @@ def test_identical_signals_are_faultless(speech):
 def test_grade_falls_with_the_noise(speech):
     added = noise.white(len(speech), 16_000, np.random.default_rng(0), 0, 8_000)
     clips = [noise.mix(speech, added, snr_db) for snr_db in (60, 50, 40, 30, 20)]
-    grades = [peaq.peaq(clean, noisy)["ODG"] for clean, _, noisy in clips]
+    grades = [peaq(clean, noisy)["ODG"] for clean, _, noisy in clips]
     assert grades == sorted(grades, reverse=True)
     assert grades[0] - grades[-1] > 2
 
 
 def test_bands_tile_the_spectrum():
-    centre, inside = hearing.bands()
+    centre, inside = ear.bands()
     assert centre.shape == (109,)
     assert np.all(np.diff(centre) > 0)
     covered = inside.sum(axis=1)[5:760]  # bins well within 80 Hz to 18 kHz
@@ -68,34 +70,34 @@ def test_bands_tile_the_spectrum():
 def test_spreading_goes_further_upwards_when_louder():
     quiet, loud = (np.full((1, 109), 1e-12) for _ in range(2))
     quiet[0, 50], loud[0, 50] = 1e2, 1e8
-    above = [hearing.spread(x)[0, 60] / hearing.spread(x)[0, 50] for x in (quiet, loud)]
+    above = [ear.spread(x)[0, 60] / ear.spread(x)[0, 50] for x in (quiet, loud)]
     assert above[1] > 10 * above[0]
-    below = [hearing.spread(x)[0, 40] / hearing.spread(x)[0, 50] for x in (quiet, loud)]
+    below = [ear.spread(x)[0, 40] / ear.spread(x)[0, 50] for x in (quiet, loud)]
     assert below[1] == pytest.approx(below[0], rel=0.3)
 
 
 def test_bandwidth_needs_energy_above_8_khz():
     narrow, wide = (np.full((5, 1025), 1e-3) for _ in range(2))
     narrow[:, :300], wide[:, :600] = 1, 1
-    assert np.isnan(peaq.bandwidths(narrow, narrow)).all()
-    assert peaq.bandwidths(wide, narrow) == (600, 300)
+    assert np.isnan(grade.bandwidths(narrow, narrow)).all()
+    assert grade.bandwidths(wide, narrow) == (600, 300)
 
 
 def test_silence_gives_numbers():
     silent = np.zeros(32_000)
-    assert np.isfinite(peaq.peaq(silent, silent)["ODG"])
+    assert np.isfinite(peaq(silent, silent)["ODG"])
 
 
 def test_unequal_or_short_signals_are_refused(speech):
     with pytest.raises(ValueError, match="equal lengths"):
-        peaq.peaq(speech, speech[:-1])
+        peaq(speech, speech[:-1])
     with pytest.raises(ValueError, match="needs a second"):
-        peaq.peaq(speech[:8_000], speech[:8_000])
+        peaq(speech[:8_000], speech[:8_000])
 
 
 def test_ten_seconds_in_two():
     ten = np.random.default_rng(0).uniform(-0.1, 0.1, 480_000)
-    peaq.peaq(ten[:48_000], ten[:48_000], 48_000)
+    peaq(ten[:48_000], ten[:48_000], 48_000)
     start = time.process_time()
-    peaq.peaq(ten, 0.9 * ten, 48_000)
+    peaq(ten, 0.9 * ten, 48_000)
     assert time.process_time() - start < 2

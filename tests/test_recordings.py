@@ -1,11 +1,12 @@
-"""Readers of recorded noise, on small trees in the real layouts."""
+"""`helpers.data.recordings`: readers of recorded noise, on small trees in the real layouts."""
 
 import json
 
 import numpy as np
 import pytest
 
-from helpers import audio, corpus, noise, recordings
+from helpers import audio
+from helpers.data import corpus, noise, recordings
 
 
 def sound(path, seed=0):

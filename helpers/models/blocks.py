@@ -136,6 +136,11 @@ def residual_grus(x, states: list) -> tuple:
     return x, new_states
 
 
+def hop_length(model: keras.Model) -> int:
+    """Samples from frame to frame, as the layers of a model of frames hold it."""
+    return next(layer.hop_length for layer in model.layers if hasattr(layer, "hop_length"))
+
+
 def zero_states(model: keras.Model, batch_size) -> list:
     """The states at the start of a file: zeros of the shapes of the model's inputs 1, 2, ..."""
     return [ops.zeros([batch_size, *state.shape[1:]]) for state in model.inputs[1:]]

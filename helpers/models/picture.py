@@ -1,16 +1,16 @@
 """From a spectrogram as a picture to a mask: small networks that differ in one remedy each.
 
 All map windowed frames to frames, as the shipped models do, but look at a whole clip at once.
-Taught in `04_spectrogram_autoencoder`; the steps between them stand in `helpers.ablation`.
+Taught in `04_spectrogram_autoencoder`; the steps between them stand in `helpers.models.ablation`.
 """
 
-from helpers import audio
+from helpers.audio import COMPRESSION
 from helpers.backend import keras, layers, ops
-from helpers.losses import COMPRESSION
 from helpers.models.blocks import complex_product, gated_mask, register, residual_grus
 from helpers.models.spectrogram import MaskedFrames, Spectrum
 
-BINS = audio.WIN_LENGTH // 2  # of the picture; the bin at 0 Hz follows its neighbour
+WIN_LENGTH, HOP_LENGTH = 512, 256  # samples: 32 ms and 16 ms
+BINS = WIN_LENGTH // 2  # of the picture; the bin at 0 Hz follows its neighbour
 RANGE_DB = (-60.0, 40.0)  # re the clip's RMS frame: black to white
 FILTERS = (16, 24, 32, 32)
 BLOCK = 16  # frames; a picture's length is filled up to a multiple
@@ -63,7 +63,7 @@ def build(
     bin and frame, instead of a picture of half the height and length; `scale`: see Picture;
     `output`: "picture", "mask" (real, 0 to 1) or "complex"; `memory`: two GRUs at the bottleneck.
     """
-    frames = keras.Input((None, audio.WIN_LENGTH), name="frames")
+    frames = keras.Input((None, WIN_LENGTH), name="frames")
     S = Spectrum(name="spectrum")(frames)
     to_picture = Picture(scale, name="picture")
     picture, level = to_picture(S)

@@ -6,8 +6,8 @@ al., TASLP 24(3), 2016) on a power-compressed STFT. Taught in `04_spectrogram_au
 """
 
 from helpers import audio
+from helpers.audio import COMPRESSION
 from helpers.backend import keras, layers, ops
-from helpers.losses import COMPRESSION
 from helpers.models.blocks import (
     MEMORIES,
     RunningLevel,
@@ -20,6 +20,7 @@ from helpers.models.blocks import (
 )
 
 WIN_LENGTH, HOP_LENGTH = 320, 160  # samples: 20 ms and 10 ms
+CYCLES = (24, 6)  # epochs of a training from scratch, unless told otherwise
 AHEAD = 1  # frames that are waited for; the latency is WIN_LENGTH + AHEAD * HOP_LENGTH, 30 ms
 FILTERS = (16, 24, 32, 32)
 FINE_FILTERS = 12  # channels at full frequency resolution

@@ -12,8 +12,8 @@ else. Taught in `03_waveform_autoencoder`.
 import numpy as np
 
 from helpers import audio
+from helpers.audio import COMPRESSION
 from helpers.backend import keras, layers, ops
-from helpers.losses import COMPRESSION
 from helpers.models.blocks import (
     MEMORIES,
     RunningLevel,
@@ -25,6 +25,7 @@ from helpers.models.blocks import (
 )
 
 WIN_LENGTH, HOP_LENGTH = 160, 80  # samples: 10 ms, which is the latency, and 5 ms
+CYCLES = (18, 4)  # epochs of a training from scratch, unless told otherwise
 PAST = 2  # hops before the frame that the encoder sees too, 10 ms
 UNITS = 128
 CHANNELS = 4  # of the decision, at each pair of filters

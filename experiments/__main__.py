@@ -1,0 +1,159 @@
+"""`python -m experiments NAME`: what takes hours and fills `data/results`; all can be resumed.
+
+Modules that need TensorFlow, or packages of the peers' environment, are imported only by the
+experiments that need them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from helpers.command import new_parser, run_command
+from helpers.quick import QUICK
+from helpers.store import RESULTS, shown
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one experiment; 0 when all went well, 1 when something failed, 2 for a wrong call."""
+    return run_command(parser(), argv)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All experiments and their options."""
+    top, experiment = new_parser("python -m experiments", "Fill data/results.")
+
+    def add_out(sub, name):
+        default = Path("output") / name
+        text = f"without ending (default: {default}; data/results/{name} is committed)"
+        sub.add_argument("--out", type=out_path, default=default, help=text)
+
+    sub = experiment("evaluate", evaluate, "The test protocol: every condition, every system.")
+    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
+    add_out(sub, "test")
+
+    sub = experiment("speed", speed, "CPU speed of every system, on a machine that rests.")
+    sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
+    add_out(sub, "speed")
+
+    sub = experiment("recognise", recognise, "Word errors of recognisers, noisy and denoised.")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--validation", action="store_true", help="mixes, on validation speakers")
+    which.add_argument("--peers", action="store_true", help="an installed denoiser instead")
+    which.add_argument(
+        "--specialist", type=Path, metavar="FOLDER", help="of weights trained on one kind of noise"
+    )
+    add_out(sub, "recognition")
+
+    sub = experiment("phonemes", phonemes, "Phoneme recognisers on clean, noisy and denoised.")
+    add_out(sub, "phonemes")
+
+    sub = experiment("ablate", ablate, "Train the steps from a picture to a mask, and score them.")
+    add_out(sub, "ablation")
+
+    sub = experiment("train", train, "Train by a plan of steps, or go on where it was stopped.")
+    sub.add_argument("plan", help="a name in experiments/plans, or a .toml file")
+    sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
+    sub.add_argument("--dry-run", action="store_true", help="print the steps and where they are")
+
+    experiment("report", report, "Put the tables of data/results into the README.")
+
+    sub = experiment("notebooks", notebooks, "Execute notebooks in full and keep their outputs.")
+    sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="(default: all)")
+
+    experiment("listeners", listeners, "Write the simulated answers of the listening test.")
+    return top
+
+
+def out_path(text: str) -> Path:
+    """Where results go. Raises ArgumentTypeError for the committed ones in a quick run."""
+    path = Path(text)
+    if QUICK and path.resolve().is_relative_to(RESULTS):
+        raise argparse.ArgumentTypeError(
+            f"{text}: DENOISER_QUICK is set, and a quick run would replace full results; "
+            "unset it or choose another place"
+        )
+    return path
+
+
+def corpus_and_noise() -> tuple:
+    """The table of utterances and the folder of recorded noise; the choice is printed."""
+    from helpers.data import corpus
+
+    return corpus.read_corpus(corpus.find_corpus(verbose=True)), corpus.find_noise(verbose=True)
+
+
+def evaluate(args) -> None:
+    from experiments.evaluate import evaluate_all
+    from helpers.evaluation import tables
+
+    tables.save_table(evaluate_all(*corpus_and_noise(), args.peers), args.out)
+    print(f"{args.out}.csv, {args.out}.md")
+
+
+def speed(args) -> None:
+    from experiments.evaluate import speeds
+
+    table, _ = corpus_and_noise()
+    print(speeds(args.out.with_suffix(".csv"), table, args.peers).to_string(index=False))
+
+
+def recognise(args) -> None:
+    from experiments.recognise import hear_test, hear_validation
+    from helpers.evaluation import asr
+
+    names, missing = asr.installed()
+    print(*missing, sep="\n", end="\n" if missing else "")
+    path = args.out.with_suffix(".csv")
+    if args.validation:
+        hear_validation(path, *corpus_and_noise(), names)
+    else:
+        hear_test(path, *corpus_and_noise(), names, args.peers, args.specialist)
+    print(path)
+
+
+def phonemes(args) -> None:
+    from experiments.phonemes import compare_phonemes
+    from helpers.evaluation import tables
+
+    rows, curves = compare_phonemes(*corpus_and_noise())
+    print(tables.save_rows(rows, args.out))
+    print(tables.save_rows(curves, args.out.with_name(f"{args.out.name}_curves")))
+
+
+def ablate(args) -> None:
+    from experiments.ablate import ablate_all
+    from helpers.evaluation import tables
+
+    print(tables.save_rows(ablate_all(*corpus_and_noise()), args.out))
+
+
+def train(args) -> None:
+    from experiments.train import describe, read_plan, run_plan
+
+    if args.dry_run:
+        print(*describe(read_plan(args.plan, args.out)), sep="\n")
+        return
+    verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
+    print(f"weights and card: {shown(run_plan(args.plan, args.out, verbose))}")
+
+
+def report(args) -> None:
+    from experiments.report import write_report
+
+    print(f"{shown(write_report())}: tables and verdict of {shown(RESULTS)}")
+
+
+def notebooks(args) -> None:
+    from experiments.execute_notebooks import execute_notebooks
+
+    execute_notebooks(args.notebooks)
+
+
+def listeners(args) -> None:
+    from experiments.simulate_listeners import simulate_listeners
+
+    print(simulate_listeners())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

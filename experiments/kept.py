@@ -1,0 +1,75 @@
+"""One cache for all work that is done once: a part is kept under the name of what decides it.
+
+The caller states the facts: constants, the SHA-256 of weights, names and sizes of clips and
+recordings, and the code that makes the part (`store.code`). A run that was stopped goes on, and
+what has changed, and only that, is made anew. Installed packages count where a caller names them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import pandas as pd
+
+from helpers import audio, store
+from helpers.data import conditions, noise
+from helpers.data.conditions import Condition
+from helpers.evaluation import tables, word_errors
+
+
+def kept(name: str, facts, make: Callable[[], object]):
+    """What `make()` gives, or gave when the facts were these; kept as `data/cache/<name>-<key>`."""
+    if not is_kept(name, facts):
+        value = make()
+        with store.atomic_path(kept_path(name, facts), overwrite=True) as temporary:
+            joblib.dump(value, temporary)
+    return joblib.load(kept_path(name, facts))
+
+
+def is_kept(name: str, facts) -> bool:
+    """Whether `kept` would make nothing."""
+    return kept_path(name, facts).exists()
+
+
+def kept_path(name: str, facts) -> Path:
+    """Where it lies."""
+    return store.CACHE / f"{name}-{store.key(facts)}.joblib"
+
+
+def kept_rows(path: Path, which: dict, facts, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """As `kept`, in a table of results that grows part by part: all its rows, these among them.
+
+    The column `part` holds the key of the facts. Rows that `which` (column -> value) tells, made
+    under other facts, are replaced; the file is written anew after each part.
+    """
+    rows = word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
+    part = store.key(facts)
+    if not (rows.part == part).any():
+        new = make().assign(part=part)
+        if len(rows):
+            rows = rows[~(rows[list(which)] == pd.Series(which)).all(axis=1)]
+        rows = pd.concat([rows, new], ignore_index=True)
+        tables.save_rows(rows, path)
+    return rows
+
+
+# --- facts that several experiments share -------------------------------------------------------
+
+
+def facts_of_clips(utterances: pd.DataFrame) -> list:
+    """Names and sizes of the files of utterances."""
+    return [(one.utterance, one.path.stat().st_size) for one in utterances.itertuples()]
+
+
+def facts_of_noisy(condition: Condition, seed: int, files=()) -> list:
+    """What decides the noisy clips of a condition: its numbers, its recordings, its code.
+
+    Other kinds of noise do not count. What a file holds is told by its size, not by `audio.read`.
+    """
+    facts = [list(condition.row.items()), seed]
+    if condition.kind == "recorded":
+        facts += [store.sizes(files), store.code(noise.recorded, told=(audio.read,))]
+    elif condition.kind != "none":
+        facts.append(store.code(noise.KINDS[condition.kind]))
+    without = (noise.make, noise.recorded)  # which lead to every kind; the one that counts is above
+    return [*facts, store.code(conditions.make_noisy, told=without)]

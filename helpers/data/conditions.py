@@ -1,0 +1,135 @@
+"""Test inputs by name: a kind of noise in a band at an SNR, and the noisy clip of each utterance.
+
+The noise of a clip depends on the utterance, the kind, the band and a seed only, so every system
+hears the same. Taught in `05_evaluation`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from helpers import audio
+from helpers.data import noise
+
+SEED = 0  # of the noise on the test clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A kind of noise in a band (Hz) at an SNR (dB), and the speaker's level (dBFS RMS).
+
+    The kind "none" leaves the input clean; without a level the recording keeps its own.
+    """
+
+    kind: str = "white"
+    low: float = noise.LOW
+    high: float = noise.HIGH
+    snr_db: float = 0.0
+    level_db: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From "KIND" or "KIND:LOW-HIGH", for example `pink:2500-7000`; ValueError otherwise."""
+        kind, _, band = text.partition(":")
+        try:
+            low, high = map(float, band.split("-")) if band else (noise.LOW, noise.HIGH)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: write KIND or KIND:LOW-HIGH, as pink:2500-7000") from error
+        return cls(kind, low, high)
+
+    @classmethod
+    def of_row(cls, row: Mapping) -> Self:
+        """The condition of a row of results, whose empty cells are NaN."""
+        fields = {name: row[name] for name in COLUMNS}
+        return cls(**fields | {"level_db": None if pd.isna(row["level_db"]) else row["level_db"]})
+
+    @property
+    def row(self) -> dict:
+        """Its columns in a row of results; no level of its own is NaN."""
+        return dataclasses.asdict(self) | ({"level_db": np.nan} if self.level_db is None else {})
+
+    @property
+    def input(self) -> str:
+        """The noise in words, for example `white 4-8 kHz, speech at -50 dBFS`."""
+        if self.kind == "none":
+            text = "clean input"
+        else:
+            text = f"{self.kind} {self.low / 1000:g}-{self.high / 1000:g} kHz"
+        return text if self.level_db is None else f"{text}, speech at {self.level_db:g} dBFS"
+
+    @property
+    def title(self) -> str:
+        """The noise and its SNR, for example `white 4-8 kHz, 10 dB`; clean input has no SNR."""
+        return self.input if self.kind == "none" else f"{self.input}, {self.snr_db:g} dB"
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Condition))  # by which rows are told
+
+
+def named(*conditions: Condition) -> dict[str, Condition]:
+    """Conditions by their titles."""
+    return {one.title: one for one in conditions}
+
+
+# --- the test protocol --------------------------------------------------------------------------
+
+NOISES = named(  # every system is scored on these
+    Condition("white", snr_db=0.0),
+    Condition("white", snr_db=10.0),
+    Condition("pink", 2_500, 7_000, 0.0),
+    Condition("inverter", snr_db=0.0),
+    Condition("recorded", 3_000, 8_000, 0.0),
+    Condition("recorded", 0, 8_000, 5.0),
+)
+WHITE = NOISES["white 4-8 kHz, 0 dB"]  # the one that all is measured with first
+QUIET = Condition("white", snr_db=0.0, level_db=-50.0)
+CLEAN = Condition("none")
+HEADLINE = NOISES | named(QUIET, CLEAN)
+SWEEP = named(  # of white noise, on which every system is scored too
+    *(Condition("white", snr_db=snr_db) for snr_db in (-5.0, 5.0, 20.0))
+)
+FOR_ALL = HEADLINE | SWEEP
+SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise but white
+CONDITIONS = (  # the shipped models, and what stands below and above them, on all of these
+    FOR_ALL
+    | named(
+        *(
+            dataclasses.replace(one, snr_db=snr_db)
+            for one in NOISES.values()
+            for snr_db in SNRS
+            if one.kind != "white" and snr_db != one.snr_db
+        )
+    )
+    | named(*(Condition("white", snr_db=0.0, level_db=level_db) for level_db in (-20.0, -35.0)))
+)
+
+
+def rows_of(rows: pd.DataFrame, condition: Condition) -> pd.DataFrame:
+    """The rows of one condition."""
+    wanted = dataclasses.asdict(condition)
+    level_db = wanted.pop("level_db")
+    chosen = (rows[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    return rows[chosen & (rows.level_db.isna() if level_db is None else rows.level_db == level_db)]
+
+
+def possible(conditions, files) -> list[Condition]:
+    """The conditions, without recorded noise where there are no recordings."""
+    return [one for one in conditions if one.kind != "recorded" or files]
+
+
+# --- noisy clips --------------------------------------------------------------------------------
+
+
+def make_noisy(utterance: str, clean: np.ndarray, condition: Condition, seed: int, files=()):
+    """`(clean, noise, noisy)` of a condition: the same noise for an utterance at every SNR."""
+    if condition.level_db is not None:
+        clean = audio.set_level(clean, condition.level_db)
+    if condition.kind == "none":
+        return clean, np.zeros_like(clean), clean
+    name = f"{utterance}/{condition.kind}/{condition.low:g}-{condition.high:g}"
+    rng, sr = noise.rng_for(name, seed), audio.SAMPLE_RATE
+    added = noise.make(condition.kind, len(clean), sr, rng, condition.low, condition.high, files)
+    return noise.mix(clean, added, condition.snr_db)

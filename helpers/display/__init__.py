@@ -1,0 +1,1 @@
+"""What a reader sees and hears: figures, players, the listening test."""

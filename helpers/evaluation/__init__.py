@@ -1,0 +1,1 @@
+"""How good is it: metrics, tables with intervals, speech recognisers."""

@@ -1,0 +1,8 @@
+"""PEAQ, basic version (ITU-R BS.1387-1): the `ear`, and the `grade` that a network gives.
+
+Taught in `05_evaluation`.
+"""
+
+from helpers.evaluation.peaq.grade import peaq
+
+__all__ = ["peaq"]

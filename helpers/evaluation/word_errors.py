@@ -1,0 +1,217 @@
+"""Word errors of recognisers: how they are counted, what was heard, rates with intervals.
+
+A row is one utterance, heard by one recogniser on one condition after one system. Taught in
+`06_recognition`; the whole experiment is `python -m experiments recognise`.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jiwer
+import joblib
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers import audio
+from helpers.data import conditions, corpus
+from helpers.data.conditions import Condition
+from helpers.denoise import gate, systems
+from helpers.denoise.systems import Oracle, System
+from helpers.evaluation import asr, tables
+
+LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
+METHOD = "spectrogram"  # the model that is mixed and gated
+GATED = (METHOD, "mix 1")  # its names among the systems, on test and on validation speakers
+TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
+TO_SPARE = Condition("white", snr_db=20.0)  # on it Whisper lost in the test: what would spare it?
+CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
+ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
+SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
+KINDS = ("white", "inverter", "pink", "recorded", "none")  # the order of tables
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def _normaliser():
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer()
+
+
+def normalise(text: str) -> str:
+    """Text as it is compared: Whisper's English normaliser (Radford et al., 2022, appendix C).
+
+    Small letters, no punctuation, American spelling, numbers as digits, "I'll" as "I will": what
+    is a matter of writing counts as no error.
+    """
+    return _normaliser()(text)
+
+
+def count_errors(reference: str, heard: str) -> dict[str, int]:
+    """Substitutions, deletions, insertions (Levenshtein, by `jiwer`) and the reference's words.
+
+    Both texts are split at spaces and compared as they are: `normalise` them first. Raises
+    ValueError for a reference without words.
+    """
+    if not reference.split():
+        raise ValueError("the reference has no words")
+    found = jiwer.process_words(reference, heard)
+    counts = {name: getattr(found, name) for name in ("substitutions", "deletions", "insertions")}
+    return counts | {"errors": sum(counts.values()), "words": len(reference.split())}
+
+
+def count_letter_errors(reference: str, heard: str) -> dict[str, int]:
+    """Wrong letters, spaces among them, and the reference's letters."""
+    found = jiwer.process_characters(reference, heard)
+    errors = found.substitutions + found.deletions + found.insertions
+    return {"letter_errors": errors, "letters": len(reference)}
+
+
+# --- hearing ------------------------------------------------------------------------------------
+
+
+def choose(table: pd.DataFrame, splits: tuple[str, ...], n_utterances: int) -> pd.DataFrame:
+    """Utterances of some splits with transcripts, not above LONGEST; their speakers by turns."""
+    spoken = table[table.split.isin(splits) & table.text.notna() & (table.seconds <= LONGEST)]
+    return corpus.by_turns(spoken, "seconds").head(n_utterances).reset_index(drop=True)
+
+
+def hear(
+    recogniser: str,
+    utterances: pd.DataFrame,
+    condition: Condition,
+    name: str,
+    system: System | Oracle,
+    files=(),
+) -> pd.DataFrame:
+    """What a recogniser hears after a system of this name: errors in words and letters, a row an
+    utterance.
+
+    Columns beside the condition's: `heard`, and for the systems of GATED `estimated_db` and
+    `low_share`, by which the gate decides. Two processes hear. Raises asr.RecogniserError.
+    """
+    tasks = (
+        joblib.delayed(_hear)(recogniser, *clip)
+        for clip in denoised_clips(utterances, condition, system, name in GATED, files)
+    )
+    heard = joblib.Parallel(n_jobs=2, return_as="generator")(tasks)
+    text = f"{recogniser}, {name}, {condition.title}"
+    heard = dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
+    rows = []
+    for one in utterances.itertuples():
+        text, change = heard[one.utterance]
+        reference, text = normalise(one.text), normalise(text)
+        row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
+        row |= condition.row | {"system": name, "recogniser": recogniser}
+        row |= count_errors(reference, text) | count_letter_errors(reference, text)
+        rows.append(row | change | {"heard": text})
+    return pd.DataFrame(rows)
+
+
+def denoised_clips(
+    utterances: pd.DataFrame, condition: Condition, system: System | Oracle, gated: bool, files=()
+) -> Iterator[tuple]:
+    """`(utterance, estimate, change)`: whole utterances, the noise of the test protocol.
+
+    `change`: of a system that is `gated` what the model did, {"estimated_db", "low_share"}.
+    """
+    for one in utterances.itertuples():
+        whole = audio.read(one.path)
+        clean, _, noisy = conditions.make_noisy(
+            one.utterance, whole, condition, conditions.SEED, files
+        )
+        estimate = systems.hear(system, clean, noisy)
+        yield one.utterance, estimate, change_of(noisy, estimate) if gated else {}
+
+
+def change_of(noisy: np.ndarray, denoised: np.ndarray) -> dict:
+    """What a denoiser did to a clip `(samples,)`: its columns "estimated_db" and "low_share"."""
+    change = gate.Change()
+    change.add(noisy[:, None], denoised[:, None])
+    return {"estimated_db": change.snr_db, "low_share": change.low_share}
+
+
+def _hear(recogniser: str, utterance: str, samples: np.ndarray, change: dict):
+    return utterance, (asr.load_recogniser(recogniser)(samples, audio.SAMPLE_RATE), change)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def read_heard(path: Path) -> pd.DataFrame:
+    """The rows of a file of results; a recogniser that heard nothing heard ""."""
+    texts = dict.fromkeys(("utterance", "speaker", "heard", "version"), str)
+    return pd.read_csv(path, dtype=texts).fillna({"heard": "", "version": ""})
+
+
+def load_heard(path: Path) -> pd.DataFrame:
+    """Rows of `read_heard` by noise, band and SNR, with `input`, that in words."""
+    rows = read_heard(path).sort_values(["low", "snr_db"], kind="stable")
+    order = {kind: place for place, kind in enumerate(KINDS)}  # kinds of one's own come last
+    rows = rows.sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable")
+    lines = rows[list(conditions.COLUMNS)].to_dict("records")
+    return rows.assign(input=[Condition.of_row(line).title for line in lines])
+
+
+def with_default(
+    rows: pd.DataFrame,
+    gate_db: float = gate.GATE_DB,
+    low_share: float = gate.LOW_SHARE,
+    noisy: str = "noisy",
+    denoised: str = METHOD,
+) -> pd.DataFrame:
+    """The rows, and those of `default`, the model behind the command line's gate.
+
+    Of each utterance those of the system `noisy` where the gate leaves it alone (by the columns of
+    `hear`), else those of `denoised`.
+    """
+    keys = ["recogniser", "input", "utterance"]
+    before, after = (rows[rows.system == name].set_index(keys) for name in (noisy, denoised))
+    before = before.reindex(after.index)
+    left = (after.estimated_db > gate_db) | (after.low_share > low_share)
+    default = pd.concat([after[~left], before[left]]).reset_index().assign(system="default")
+    return pd.concat([rows, default], ignore_index=True)
+
+
+# --- rates --------------------------------------------------------------------------------------
+
+
+def error_rates(rows: pd.DataFrame, by: list[str], name: str = "wer") -> pd.DataFrame:
+    """Error rate of each group in per cent, with a 95 % interval that draws speakers.
+
+    All errors over all words. Columns: `by`, n (utterances), `name`, `<name>_low`, `<name>_high`,
+    and the substitutions, deletions and insertions that it is made of, in per cent of the words.
+    Of rows that count phonemes it is a phoneme error rate: `name` "per".
+    """
+    lines = []
+    for key, group in rows.groupby(by, sort=False):
+        rate = tables.bootstrap_ratio(group.errors, group.words, group.speaker)
+        line = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        names = (name, f"{name}_low", f"{name}_high")
+        line |= dict(zip(names, 100 * np.array(rate), strict=True))
+        for kind in ("substitutions", "deletions", "insertions"):
+            line[kind] = 100 * group[kind].sum() / group.words.sum()
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def change_of_errors(rows: pd.DataFrame, system: str, other: str, by: list[str]) -> pd.DataFrame:
+    """Error rate of `system` minus that of `other` on the same clips, in points.
+
+    Columns: `by`, difference, low, high (95 %, draws speakers), and `relative`: per cent of the
+    errors of `other`.
+    """
+    lines, index = [], ["utterance", "speaker", "words"]
+    for key, group in rows.groupby(by, sort=False):
+        wide = group.pivot_table("errors", index, "system", sort=False)
+        if {system, other} <= set(wide):
+            wide, change = wide.reset_index(), (wide[system] - wide[other]).to_numpy()
+            rate = tables.bootstrap_ratio(change, wide.words, wide.speaker)
+            line = dict(zip(by, key, strict=True))
+            line |= dict(zip(("difference", "low", "high"), 100 * np.array(rate), strict=True))
+            lines.append(line | {"relative": 100 * change.sum() / wide[other].sum()})
+    return pd.DataFrame(lines)

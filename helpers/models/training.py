@@ -1,0 +1,377 @@
+"""Training that can be stopped and goes on where it was: data, callbacks, checkpoints, export.
+
+`keras.Model.fit` does the training; this module prepares it. Taught in
+`04_spectrogram_autoencoder`.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import audio, store
+from helpers.backend import keras, ops
+from helpers.data import corpus, dataset, noise, noise_bank
+from helpers.models import (
+    build,
+    card,
+    load,
+    losses,
+    waveform,
+    weights_path,
+    weights_sha256,
+)
+from helpers.models.blocks import WaveformWrapper, hop_length, register
+
+LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a training gives, beside the data."""
+
+    method: str
+    cycles: tuple[int, ...] = (24, 6)  # epochs; the rate restarts, halved, with each cycle
+    batches: int = 200  # an epoch
+    batch_size: int = 16
+    seconds: float = 3.0  # of audio, one example
+    optimizer: str = "Adam"  # or "Muon"
+    learning_rate: float = 1e-3  # of the first cycle
+    si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
+    level_weight: float = 0.0  # of the output's level error, in dB, in the loss
+    start: str = ""  # folder of trained weights to go on from, as in one more cycle
+    start_share: float = 0.0  # of those weights in the mean with the trained ones that is kept
+    noise: str = ""  # the one kind of noise for a specialist; all of the bank's by default
+    seed: int = 1
+    validation_batches: int = 10
+    bank_clips: int = noise_bank.BANK_CLIPS
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of its checkpoints, named by all that decides them.
+
+        Weights to start from count by their folder where that is such a one, else by SHA-256.
+        """
+        facts, folder = dataclasses.asdict(self), Path(self.start)
+        if self.start:
+            named = re.fullmatch(rf"{self.method}-[0-9a-f]{{16}}", folder.name)
+            facts["start"] = folder.name if named else weights_sha256(self.method, folder)
+        return store.RUNS / f"{self.method}-{store.key(facts)}"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it starts from trained weights, as one more cycle of their training."""
+        return bool(self.start)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all cycles."""
+        return sum(self.cycles)
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio heard in the whole run."""
+        return self.epochs * self.batches * self.batch_size * self.seconds / 3600
+
+
+def make_data(plan: Plan, verbose: bool = False):
+    """A function (first epoch) -> training batches, and the validation pairs, of a plan.
+
+    From the corpus and noise that are found. Speakers and recorded noise categories of the two
+    are disjoint. Raises ValueError where noise is to be recorded only and a split has none.
+    """
+    table = corpus.read_corpus(corpus.find_corpus(verbose))
+    recordings = corpus.find_noise(verbose)
+    sets = {}
+    banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
+    for split, (clips, bank_seed) in banks.items():
+        speech = dataset.load_speech(table.path[table.split == split])
+        files = tuple(noise.recorded_files(recordings, split))
+        if plan.noise == "recorded" and recordings and not files:
+            raise ValueError(
+                f"{recordings}: no recordings for {split}; a sub-folder goes whole to one split, "
+                "so spread them over ten or more"
+            )
+        bank = noise_bank.NoiseBank.render(
+            store.CACHE / f"bank-{split}", files, clips, seed=bank_seed, only=plan.noise
+        )
+        sets[split] = (speech, bank, plan.seconds, plan.batch_size)
+
+    def training(first_epoch: int):
+        n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
+        return dataset.make_dataset(*sets["train"], n_batches, plan.seed, first)
+
+    validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
+    return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
+
+
+def compile_model(plan: Plan) -> WaveformWrapper:
+    """The model of a plan before its first step, with the loss of its first cycle.
+
+    Raises models.WeightsError where the weights to start from are missing or not of their card.
+    """
+    keras.utils.set_random_seed(plan.seed)
+    frame_model = build(plan.method)
+    model = WaveformWrapper(frame_model, hop_length(frame_model))
+    steps = [epochs * plan.batches for epochs in plan.cycles]
+    rate = WarmRestarts(plan.learning_rate * 0.5**plan.goes_on, steps)
+    optimizer = make_optimizer(plan.optimizer, rate)
+    model.compile(optimizer, cycle_loss(plan, 0))
+    model.build((plan.batch_size, int(plan.seconds * audio.SAMPLE_RATE)))
+    if plan.start:
+        frame_model.set_weights(starting_weights(plan, frame_model))
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
+    """Those that a plan goes on from. Raises models.WeightsError where they are missing."""
+    return grown(load(plan.method, Path(plan.start)), frame_model)
+
+
+def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
+    """Weights of a trained model for one of the same or a larger shape, zeros for what is new.
+
+    What is new stands last in its kernel, so at the start the larger model gives what the trained
+    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError where
+    the trained model is the larger one, or one of other layers.
+    """
+    pairs = list(zip(trained.get_weights(), larger.get_weights(), strict=True))
+    if any(np.any(np.less(new.shape, old.shape)) for old, new in pairs):
+        raise ValueError("the weights to start from are of a larger model than this one")
+    return [
+        np.pad(w, [(0, n - o) for o, n in zip(w.shape, new.shape, strict=True)]) for w, new in pairs
+    ]
+
+
+def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:
+    """Adam or Muon, with clipped gradients and an exponential mean of the weights.
+
+    Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) makes
+    the steps of each matrix nearly orthogonal, so that all its directions learn at one pace. Adam
+    keeps what is no matrix, and the bases of the waveform model, which start as an exact basis.
+    (Keras stores the two biases of a GRU as a matrix, so they are Muon's.) Raises ValueError for
+    another name.
+    """
+    shared = {"clipnorm": 3.0, "use_ema": True, "ema_momentum": 0.99}
+    if name == "Adam":
+        return keras.optimizers.Adam(rate, **shared)
+    if name == "Muon":
+        no_decay = {"weight_decay": 0.0, "adam_weight_decay": 0.0}
+        bases = ["encoder/kernel", "decoder/kernel"]
+        return keras.optimizers.Muon(
+            rate, adam_lr_ratio=2 / 3, exclude_layers=bases, **no_decay, **shared
+        )
+    raise ValueError(f"optimizer {name!r}: choose Adam or Muon")
+
+
+@register
+class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
+    """Cycles of linear warm-up and cosine decay to 1 %, each with half the rate of the one before.
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    `steps`: the length of each cycle.
+    """
+
+    def __init__(self, learning_rate: float, steps: list[int]):
+        self.learning_rate, self.steps = learning_rate, list(steps)
+
+    def __call__(self, step):
+        rate, start = 0.0, 0
+        for i, n in enumerate(self.steps):
+            x = ops.cast(step, "float32") - start
+            warm_up = min(300, n // 10)
+            decay = (1 + ops.cos(np.pi * ops.clip((x - warm_up) / (n - warm_up), 0, 1))) / 2
+            shape = ops.where(x < warm_up, 0.01 + 0.99 * x / warm_up, 0.01 + 0.99 * decay)
+            rate = ops.where(x >= 0, self.learning_rate * 0.5**i * shape, rate)
+            start += n
+        return rate
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate, "steps": self.steps}
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Weights, optimiser and moving averages after every epoch; the newest two are kept."""
+
+    def __init__(self, run_dir: Path):
+        super().__init__()
+        self.run_dir = run_dir
+
+    def on_epoch_end(self, epoch, logs=None):
+        path = self.run_dir / f"epoch-{epoch + 1:04d}.weights.h5"
+        partial = path.with_name("partial.weights.h5")
+        self.model.save_weights(partial, overwrite=True)
+        os.replace(partial, path)
+        for old in checkpoints(self.run_dir)[:-2]:
+            old.unlink()
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Finished checkpoints of a run, oldest first."""
+    return sorted(run_dir.glob("epoch-*.weights.h5"))
+
+
+def epochs_done(run_dir: Path) -> int:
+    """Epochs that the newest checkpoint of a run has behind it, 0 without one."""
+    found = checkpoints(run_dir)
+    return int(re.search(r"epoch-(\d+)", found[-1].name)[1]) if found else 0
+
+
+def resume(model: keras.Model, run_dir: Path) -> int:
+    """Load the newest checkpoint, if any, and return how many epochs are done."""
+    if done := epochs_done(run_dir):
+        model.load_weights(checkpoints(run_dir)[-1])
+    return done
+
+
+def check(plan: Plan) -> None:
+    """Raise ValueError for a plan that cannot be run."""
+    if not plan.cycles or min(plan.cycles) < 1:
+        raise ValueError(f"cycles {' '.join(map(str, plan.cycles))}: give each an epoch or more")
+    if plan.start_share and not plan.start:
+        raise ValueError("a share of the weights to start from, but none of these: add --start")
+    if plan.noise:
+        noise_bank.check_kind(plan.noise)
+
+
+def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.Model | None:
+    """Run a plan, or go on with it, and return the trained model of frames.
+
+    Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
+    so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
+    as `check` does, before anything is written.
+    """
+    check(plan)
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    model = compile_model(plan)
+    with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+    done = resume(model, plan.run_dir)
+    training, validation = make_data(plan, bool(verbose))
+    last = min(plan.epochs, stop_after or plan.epochs)
+    if verbose:
+        print(f"{plan.method}: epoch {done} of {plan.epochs}, {plan.hours:.0f} h of audio in all")
+    callbacks = [
+        keras.callbacks.SwapEMAWeights(),
+        Checkpoint(plan.run_dir),
+        Stopwatch(),
+        keras.callbacks.CSVLogger(plan.run_dir / "history.csv", append=True),
+    ]
+    ends = np.cumsum(plan.cycles)
+    for cycle, end in enumerate(ends):
+        if done < min(end, last):
+            if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
+                model.optimizer.finalize_variable_values(model.trainable_variables)
+            model.compile(model.optimizer, cycle_loss(plan, cycle))
+            model.fit(
+                training(done),
+                validation_data=validation,
+                validation_batch_size=plan.batch_size,
+                initial_epoch=done,
+                epochs=int(min(end, last)),
+                steps_per_epoch=plan.batches,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=verbose,
+            )
+            done = int(min(end, last))
+    if last < plan.epochs:
+        return None
+    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    if plan.start_share:
+        model.frame_model.set_weights(between(plan, model.frame_model))
+    if plan.method == "waveform":
+        waveform.scale_output(model.frame_model, clean_gain(model))
+    return model.frame_model
+
+
+def between(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
+    """The mean of the weights that a plan starts from, by its `start_share`, and of trained ones.
+
+    It can keep what either is better at (M. Wortsman et al., "Robust fine-tuning of zero-shot
+    models", CVPR 2022).
+    """
+    share, old = plan.start_share, starting_weights(plan, frame_model)
+    pairs = zip(old, frame_model.get_weights(), strict=True)
+    return [share * before + (1 - share) * after for before, after in pairs]
+
+
+def clean_gain(model: WaveformWrapper, n_clips: int = 20) -> float:
+    """What brings clean validation speech, after a model, back to its level.
+
+    Neither SI-SDR nor compressed spectra hold the level, so learned bases drift.
+    """
+    table = corpus.read_corpus(corpus.find_corpus())
+    clips = [audio.read(path) for path in table.path[table.split == "validation"][:n_clips]]
+    denoised = [ops.convert_to_numpy(model(clip[None]))[0] for clip in clips]
+    level = [np.sqrt(np.mean(np.concatenate(part) ** 2)) for part in (clips, denoised)]
+    return float(level[0] / level[1])
+
+
+def cycle_loss(plan: Plan, cycle: int) -> losses.DenoisingLoss:
+    """Squared errors in the first cycle of all; in those that follow, small ones count more."""
+    linear_below = 0.2 if plan.goes_on or cycle else 0.0
+    return losses.DenoisingLoss(
+        linear_below=linear_below,
+        si_sdr_weight=plan.si_sdr_weight,
+        level_weight=plan.level_weight,
+    )
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Add the seconds of each epoch to its log."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["seconds"] = time.perf_counter() - self.start
+
+
+def export(
+    plan: Plan, frame_model: keras.Model, folder: Path | None = None, about: dict | None = None
+) -> Path:
+    """Save the trained model, its card `<method>.json` (SHA-256, plan, data, minutes, the card
+    that it started from, and `about`) and its learning curve `<method>.history.csv` (epoch, loss,
+    seconds, val_loss).
+    """
+    path = weights_path(plan.method, folder)
+    with store.atomic_path(path, overwrite=True) as temporary:
+        frame_model.save(temporary)
+    content = {
+        "sha256": weights_sha256(plan.method, folder),
+        "parameters": frame_model.count_params(),
+        "plan": dataclasses.asdict(plan) | {"start": store.shown(plan.start) if plan.start else ""},
+        "hours_heard": round(plan.hours, 1),
+        "minutes": round(training_minutes(plan), 1),
+        "backend": keras.backend.backend(),
+        "corpus": store.shown(corpus.find_corpus()),
+        "recorded_noise": corpus.find_noise() is not None,
+        "commit": git_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    } | (about or {})
+    if plan.start:
+        content["start"] = card(plan.method, Path(plan.start))
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    shutil.copyfile(plan.run_dir / "history.csv", path.with_suffix(".history.csv"))
+    return path
+
+
+def training_minutes(plan: Plan) -> float:
+    """Wall minutes of all epochs of a run, from its history."""
+    return pd.read_csv(plan.run_dir / "history.csv").seconds.sum() / 60
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, with "+" where files differ from it; "" outside git."""
+    command = ["git", "-C", str(store.ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,177 @@
+"""`experiments.evaluate`, `experiments.peers` and `helpers.data.conditions`: the test evaluate."""
+
+import dataclasses
+import importlib.metadata
+import time
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import evaluate, peers
+from experiments.evaluate import Entry
+from helpers import models, store
+from helpers.data import conditions, corpus, noise
+from helpers.data.conditions import Condition
+from helpers.denoise import systems
+from helpers.evaluation import scoring
+
+SAMPLE = store.ROOT / "data" / "sample"
+
+
+# --- conditions ---------------------------------------------------------------------------------
+
+
+def test_conditions_are_parsed():
+    assert Condition.parse("pink:2500-7000").low == 2500
+    assert Condition.parse("white").high == noise.HIGH
+    with pytest.raises(ValueError, match="KIND:LOW-HIGH"):
+        Condition.parse("pink:loud")
+
+
+@pytest.mark.parametrize("title", conditions.CONDITIONS)
+def test_a_condition_has_its_title_and_comes_back_from_its_row(title):
+    condition = conditions.CONDITIONS[title]
+    assert condition.title == title
+    rows = pd.DataFrame([one.row for one in conditions.CONDITIONS.values()])
+    (row,) = conditions.rows_of(rows, condition).to_dict("records")
+    assert Condition.of_row(row) == condition
+
+
+def test_protocol_holds_what_a_sceptic_asks_for():
+    every = conditions.CONDITIONS
+    assert len(set(every.values())) == len(every)
+    white = [one for one in every.values() if one.kind == "white"]
+    normal = {one.snr_db for one in white if one.level_db is None}
+    assert {-5.0, 0.0, 5.0, 10.0, 20.0} == normal
+    for one in list(conditions.NOISES.values())[2:]:
+        for snr in conditions.SNRS:
+            assert dataclasses.replace(one, snr_db=snr) in every.values()
+    levels = {one.level_db for one in white if one.level_db is not None}
+    assert levels == {-20.0, -35.0, -50.0}
+    kinds = {one.kind for one in every.values()}
+    assert {*noise.HELD_OUT_KINDS, "pink", "recorded", "none"} < kinds
+    assert any(one.low == 0 for one in every.values() if one.kind == "recorded")
+    assert conditions.HEADLINE.items() < every.items()
+    assert Condition(snr_db=1.0) not in every.values()
+
+
+# --- the protocol -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A protocol of three conditions and two clips, with its own cache; lists what is scored."""
+    chosen = conditions.WHITE, conditions.CLEAN, list(conditions.CONDITIONS.values())[-1]
+    monkeypatch.setattr(conditions, "CONDITIONS", conditions.named(*chosen))
+    monkeypatch.setattr(evaluate, "WITH_OPINIONS", ())
+    monkeypatch.setattr(evaluate, "UTTERANCES", 2)
+    table = {name: row for name, row in systems.TABLE.items() if name != "waveform"}
+    monkeypatch.setattr(systems, "TABLE", table)
+    monkeypatch.setattr(store, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    (tmp_path / "spectrogram.keras").write_text("weights 1")
+    monkeypatch.setattr(systems, "neural", lambda *_: lambda noisy: 0.5 * noisy)
+    scored = []
+    whole = scoring.evaluate
+
+    def counted(utterances, inputs, heard, *args, **kwargs):
+        scored.extend((inputs[0].kind, name) for name in heard)
+        return whole(utterances, inputs, heard, *args, workers=1, **kwargs)
+
+    monkeypatch.setattr(scoring, "evaluate", counted)
+    return scored
+
+
+def test_protocol_goes_on_and_scores_only_what_is_new(small):
+    table = corpus.read_corpus(SAMPLE)
+    rows = evaluate.evaluate_all(table, None)
+    headline, rest = 3 + 4 + 1 + 1 + 2, 3 + 1 + 1
+    assert len(small) == 2 * headline + rest
+    assert len(rows) == 2 * len(small)
+    assert set(rows.split) == {"test"}
+    assert rows.cpu.ge(0).all()
+    keys = ["kind", "level_db", "system", "utterance"]
+    assert not rows.duplicated(keys).any()
+
+    small.clear()
+    again = evaluate.evaluate_all(table, None)
+    assert small == []
+    pd.testing.assert_frame_equal(again, rows)
+
+    parts = (store.CACHE / evaluate.PART).parent.glob("*.joblib")
+    lost = next(path for path in parts if "oracle IRM" in set(joblib.load(path).system))
+    lost.unlink()
+    same = evaluate.evaluate_all(table, None).drop(columns="cpu")
+    assert [name for _, name in small] == ["oracle IRM"]
+    pd.testing.assert_frame_equal(same, rows.drop(columns="cpu"))
+
+    small.clear()
+    models.weights_path("spectrogram").write_text("weights 2, longer")
+    trained_again = evaluate.evaluate_all(table, None)
+    assert trained_again.megabytes.dropna().unique() == [17e-6]
+    assert small == [(kind, "spectrogram") for kind in ("white", "none", "white")]
+
+
+def test_speeds_of_two_environments_fill_one_file(monkeypatch, tmp_path):
+    def slow(noisy):
+        end = time.process_time() + 0.02
+        while time.process_time() < end:
+            pass
+        return noisy
+
+    table, path = corpus.read_corpus(SAMPLE), tmp_path / "speed.csv"
+    entries = {"noisy": Entry(systems.untouched), "slow": Entry(slow)}
+    monkeypatch.setattr(evaluate, "SPEED_UTTERANCES", 3)
+    monkeypatch.setattr(evaluate, "course_entries", lambda: entries)
+    monkeypatch.setattr(evaluate, "peer_entries", lambda: {"peer": Entry(slow)})
+    first = evaluate.speeds(path, table).set_index("system")
+    assert first.cpu["noisy"] < 1e-3
+    seconds = corpus.pick(table, "test", 3).seconds[1:].clip(upper=scoring.LONGEST)
+    assert first.seconds["slow"] == pytest.approx(seconds.sum(), abs=0.01)
+    assert first.cpu["slow"] == pytest.approx(0.02 / seconds.mean(), rel=0.5)
+    assert (first.cpu_low <= first.cpu).all()
+    evaluate.speeds(path, table, with_peers=True)
+    evaluate.speeds(path, table)
+    assert sorted(pd.read_csv(path).system) == ["noisy", "peer", "slow"]
+
+
+# --- the peers, whose packages are not installed here -------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [0, 1, 96, 320, -40])
+def test_a_constant_delay_is_found_and_removed(speech, delay):
+    def late(noisy):
+        moved = np.roll(np.pad(noisy, 400), delay)[400:-400]
+        return -0.5 * moved  # another sign and level, as filters have
+
+    assert peers.constant_delay(late) == delay
+    output = peers.aligned(late)(speech)
+    assert output.shape == speech.shape
+    whole = slice(50, -50)
+    np.testing.assert_allclose(output[whole], -0.5 * speech[whole], atol=1e-6)
+
+
+def test_a_peer_that_gives_less_or_more_is_brought_to_length(speech):
+    assert len(peers.aligned(lambda noisy: noisy[:-100])(speech)) == len(speech)
+    assert len(peers.aligned(lambda noisy: np.pad(noisy, (0, 99)))(speech)) == len(speech)
+
+
+@pytest.mark.parametrize("n_samples", [160, 161, 1_000])
+def test_blocks_of_16_bit_lose_nothing_but_precision(speech, n_samples):
+    lengths = []
+
+    def process(block):
+        lengths.append(len(block))
+        return block
+
+    output = peers.in_blocks(speech[:n_samples], 160, process)
+    assert set(lengths) == {320}
+    assert len(output) == -(-n_samples // 160) * 160
+    np.testing.assert_allclose(output[:n_samples], speech[:n_samples], atol=2e-5)
+
+
+def test_peers_that_are_missing_are_named():
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        peers.versions()
