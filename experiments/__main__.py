@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
     sub.add_argument("--dry-run", action="store_true", help="print the steps and where they are")
 
-    experiment("report", report, "Put the tables of data/results into the README.")
+    experiment("report", report, "Write the tables of data/results and of the README.")
 
     sub = experiment("notebooks", notebooks, "Execute notebooks in full and keep their outputs.")
     sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="(default: all)")
@@ -140,7 +140,7 @@ def train(args) -> None:
 def report(args) -> None:
     from experiments.report import write_report
 
-    print(f"{shown(write_report())}: tables and verdict of {shown(RESULTS)}")
+    print(*map(shown, write_report()), sep="\n")
 
 
 def notebooks(args) -> None:

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from experiments import report
+from helpers import models
+from helpers.denoise import Denoiser
 from helpers.denoise.systems import PEERS, TABLE
 from helpers.display import plots
 from tests import patient_kernels
@@ -142,10 +144,32 @@ def test_make_help_explains_every_target():
 def test_readme_and_results_say_the_same():
     readme, parts = report.README.read_text(), report.readme_parts()
     assert report.with_report(readme, parts) == readme, "run `make report`"
-    assert parts["table"].count("| spectrogram |") == 2
-    assert parts["verdict"].count("SI-SDR") == 6 * 4 + 2
+    assert report.PAGE.read_text() == report.results_page(), "run `make report`"
+    rows = parts["table"].splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| noisy",
+        "| low-pass",
+        "| best installed denoiser (GTCRN)",
+        "| this course",
+        "| oracle mask",
+    ]
+    assert all(row.count("<br>") == 3 for row in rows)
     with pytest.raises(ValueError, match="marks"):
         report.with_report("no marks", parts)
+
+
+def test_readme_answers_in_two_minutes():
+    text = report.README.read_text()
+    assert len(text.splitlines()) <= 125
+    prose = re.sub(r"(?s)```.*?```|<!--.*?-->", "", text)
+    assert len(prose.split()) <= 1_100
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("method", models.METHODS)
+def test_readme_says_how_long_the_models_wait(method):
+    assert f"{Denoiser(method).latency_ms:g} ms ({method})" in report.README.read_text()
 
 
 def test_names_of_points_keep_apart():
