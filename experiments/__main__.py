@@ -12,6 +12,8 @@ from helpers.command import new_parser, run_command
 from helpers.quick import QUICK
 from helpers.store import RESULTS, shown
 
+OUTPUT = Path("output")  # of a run that names no other place
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one experiment; 0 when all went well, 1 when something failed, 2 for a wrong call."""
@@ -20,16 +22,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All experiments and their options."""
-    top, experiment = new_parser("python -m experiments", "Fill data/results.")
+    top, experiment = new_parser("python -m experiments", "What takes longer than a chapter.")
 
-    def add_out(sub, name):
-        default = Path("output") / name
-        text = f"without ending (default: {default}; data/results/{name} is committed)"
-        sub.add_argument("--out", type=out_path, default=default, help=text)
+    def add_out(sub, *names):
+        where = " or ".join(f"output/{name}" for name in names)
+        text = f"without ending (default: {where}; what is committed lies in data/results)"
+        sub.add_argument("--out", type=out_path, help=text)
 
     sub = experiment("evaluate", evaluate, "The test protocol: every condition, every system.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
-    add_out(sub, "test")
+    add_out(sub, "test", "peers")
 
     sub = experiment("speed", speed, "CPU speed of every system, on a machine that rests.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
@@ -42,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--specialist", type=Path, metavar="FOLDER", help="of weights trained on one kind of noise"
     )
-    add_out(sub, "recognition")
+    add_out(sub, "recognition", "recognition_validation", "recognition_peers")
 
     sub = experiment("phonemes", phonemes, "Phoneme recognisers on clean, noisy and denoised.")
     add_out(sub, "phonemes")
@@ -86,15 +88,17 @@ def evaluate(args) -> None:
     from experiments.evaluate import evaluate_all
     from helpers.evaluation import tables
 
-    tables.save_table(evaluate_all(*corpus_and_noise(), args.peers), args.out)
-    print(f"{args.out}.csv, {args.out}.md")
+    out = args.out or OUTPUT / ("peers" if args.peers else "test")
+    tables.save_table(evaluate_all(*corpus_and_noise(), args.peers), out)
+    print(f"{out}.csv, {out}.md")
 
 
 def speed(args) -> None:
     from experiments.evaluate import speeds
 
     table, _ = corpus_and_noise()
-    print(speeds(args.out.with_suffix(".csv"), table, args.peers).to_string(index=False))
+    path = (args.out or OUTPUT / "speed").with_suffix(".csv")
+    print(speeds(path, table, args.peers).to_string(index=False))
 
 
 def recognise(args) -> None:
@@ -103,7 +107,8 @@ def recognise(args) -> None:
 
     names, missing = asr.installed()
     print(*missing, sep="\n", end="\n" if missing else "")
-    path = args.out.with_suffix(".csv")
+    name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
+    path = (args.out or OUTPUT / name).with_suffix(".csv")
     if args.validation:
         hear_validation(path, *corpus_and_noise(), names)
     else:
@@ -116,15 +121,16 @@ def phonemes(args) -> None:
     from helpers.evaluation import tables
 
     rows, curves = compare_phonemes(*corpus_and_noise())
-    print(tables.save_rows(rows, args.out))
-    print(tables.save_rows(curves, args.out.with_name(f"{args.out.name}_curves")))
+    out = args.out or OUTPUT / "phonemes"
+    print(tables.save_rows(rows, out))
+    print(tables.save_rows(curves, out.with_name(f"{out.name}_curves")))
 
 
 def ablate(args) -> None:
     from experiments.ablate import ablate_all
     from helpers.evaluation import tables
 
-    print(tables.save_rows(ablate_all(*corpus_and_noise()), args.out))
+    print(tables.save_rows(ablate_all(*corpus_and_noise()), args.out or OUTPUT / "ablation"))
 
 
 def train(args) -> None:

@@ -53,7 +53,7 @@ def score(system, pairs: dict) -> pd.DataFrame:
     """`metrics.score` of a system, a row a clip."""
     rows = []
     for utterance, (clean, noisy) in pairs.items():
-        estimate = np.float32(systems.hear(system, clean, noisy))
+        estimate = np.float32(systems.apply(system, clean, noisy))
         rows.append({"utterance": utterance} | metrics.score(clean, estimate))
     return pd.DataFrame(rows)
 

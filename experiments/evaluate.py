@@ -69,9 +69,14 @@ def peer_entries() -> dict[str, Entry]:
     """Those of `experiments.peers`, whose environment must be the one that runs."""
     versions, sizes = peers.versions(), peers.megabytes()
     return {
-        name: Entry(system, store.code(peers.MAKERS[name]), versions[name], sizes.get(name))
+        name: Entry(system, code_of_peer(name), versions[name], sizes.get(name))
         for name, system in peers.load_peers().items()
     }
+
+
+def code_of_peer(name: str) -> str:
+    """Of the lines that run a peer and take its delay away."""
+    return store.code(peers.MAKERS[name], peers.aligned, told=(corpus.read_corpus, audio.read))
 
 
 def evaluate_all(
@@ -111,7 +116,7 @@ def evaluate_all(
 def score_parts(utterances, condition: Condition, entries: dict[str, Entry], files) -> list:
     """The rows of each system on one condition; those whose part is kept are not run again."""
     opinions, seed = condition in WITH_OPINIONS, conditions.SEED
-    told = (audio.read, conditions.make_noisy, systems.hear)  # told by the other facts
+    told = (audio.read, conditions.make_noisy)  # told by the other facts
     shared = {
         "clips": facts_of_clips(utterances),
         "noisy": facts_of_noisy(condition, seed, files),

@@ -2,13 +2,15 @@
 
 The caller states the facts: constants, the SHA-256 of weights, names and sizes of clips and
 recordings, and the code that makes the part (`store.code`). A run that was stopped goes on, and
-what has changed, and only that, is made anew. Installed packages count where a caller names them.
+what has changed, and only that, is made anew. Of installed packages only the recognisers and the
+peers count, by their versions.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 import joblib
+import numpy as np
 import pandas as pd
 
 from helpers import audio, store
@@ -47,7 +49,10 @@ def kept_rows(path: Path, which: dict, facts, make: Callable[[], pd.DataFrame]) 
     if not (rows.part == part).any():
         new = make().assign(part=part)
         if len(rows):
-            rows = rows[~(rows[list(which)] == pd.Series(which)).all(axis=1)]
+            same = [
+                rows[name].isna() if pd.isna(v) else rows[name] == v for name, v in which.items()
+            ]
+            rows = rows[~np.logical_and.reduce(same)]
         rows = pd.concat([rows, new], ignore_index=True)
         tables.save_rows(rows, path)
     return rows

@@ -89,15 +89,17 @@ class Part:
     @property
     def columns(self) -> dict:
         """The columns by which its rows are told from those of other parts."""
-        found = {"recogniser": self.recogniser, "system": self.system} | self.condition.row
-        return {name: value for name, value in found.items() if value == value}  # no NaN
+        return {"recogniser": self.recogniser, "system": self.system} | self.condition.row
 
     def facts(self, utterances: pd.DataFrame, files) -> dict:
         """What decides its rows: recogniser, system, clips, noise."""
-        makers = (asr.RECOGNISERS[self.recogniser], word_errors.normalise)
+        hearing = (asr.RECOGNISERS[self.recogniser], word_errors.hear)
+        told = (audio.read, conditions.make_noisy, word_errors.change_of)
+        gate = store.code(word_errors.change_of) if self.system in word_errors.GATED else ""
         return {
             "recogniser": [self.recogniser, version(asr.PACKAGES[self.recogniser])],
-            "hearing": store.code(*makers),
+            "hearing": [store.code(*hearing, told=told), gate],
+            "said": list(utterances.text),
             "system": [self.system, self.entry.version, self.entry.code],
             "clips": facts_of_clips(utterances),
             "noisy": facts_of_noisy(self.condition, conditions.SEED, files),
@@ -128,7 +130,10 @@ def mixed(entry: Entry, mix: float) -> Entry:
     def system(noisy):
         return np.float32(mix * entry.system(noisy) + (1 - mix) * noisy)
 
-    return dataclasses.replace(entry, system=system) if mix else evaluate.simple("noisy")
+    if not mix:
+        return evaluate.simple("noisy")
+    code = store.code(mixed, told=(evaluate.simple, Entry))
+    return dataclasses.replace(entry, system=system, code=f"{entry.code} {code}")
 
 
 def limited(entry: Entry, limit_db: float) -> Entry:
@@ -143,7 +148,8 @@ def limited(entry: Entry, limit_db: float) -> Entry:
         S = audio.stft(entry.system(noisy), LIMIT_WIN, LIMIT_HOP)
         return audio.istft(np.where(np.abs(S) < np.abs(floor), floor, S), len(noisy), LIMIT_HOP)
 
-    return dataclasses.replace(entry, system=system)
+    code = store.code(limited, told=(Entry,))
+    return dataclasses.replace(entry, system=system, code=f"{entry.code} {code}")
 
 
 def hear_validation(

@@ -15,10 +15,16 @@ from helpers.evaluation import tables, word_errors
 from helpers.store import RESULTS, ROOT, atomic_path
 
 README, PAGE = ROOT / "README.md", RESULTS / "README.md"
+TEMPLATE = Path(__file__).with_name("results_page.md")  # the words of the page
 SHOWN = ("white 4-8 kHz, 0 dB", "pink 2.5-7 kHz, 0 dB", "recorded 3-8 kHz, 0 dB")  # in the README
-BEST = "best installed denoiser"
-ROWS = {"noisy": "noisy", "low-pass": "low-pass", BEST: BEST, "spectrogram": "this course"}
-ROWS |= {"oracle PSM": "oracle mask"}
+BEST = "installed denoiser, best in SI-SDR"
+ROWS = {
+    "noisy": "noisy",
+    "low-pass": "low-pass",
+    BEST: BEST,
+    "spectrogram": "this course, spectrogram",
+}
+ROWS |= {"oracle PSM": "oracle (real mask)"}
 FORMS = {  # of a difference: heading, format
     "si_sdr": ("SI-SDR (dB)", "{:+.1f}"),
     "pesq": ("PESQ-WB", "{:+.2f}"),
@@ -56,7 +62,7 @@ def readme_table(rows: pd.DataFrame) -> str:
         found = tables.interval_table(named, COLUMNS).rename(index={peer: BEST})
         heads = [COLUMNS[name][0] for name in ("si_sdr", "pesq")]
         columns[title] = found[heads[0]] + "<br>" + found[heads[1]]
-    names = ROWS | {BEST: f"{BEST} ({', '.join(sorted(best))})"}
+    names = ROWS | {BEST: f"{BEST}: {', '.join(sorted(best))}"}
     return markdown(pd.DataFrame(columns).loc[list(ROWS)].rename(index=names), "SI-SDR (dB), PESQ")
 
 
@@ -72,9 +78,20 @@ def with_report(readme: str, parts: dict[str, str]) -> str:
     return readme
 
 
+def readme_gain(rows: pd.DataFrame) -> str:
+    """What the model gains over the low-pass on the first input, clip by clip."""
+    here = conditions.rows_of(rows, conditions.NOISES[SHOWN[0]])
+    gains = {name: difference(here, "spectrogram", "low-pass", name) for name in FORMS}
+    return (
+        "Clip by clip, on the first input the model is ahead of the low-pass by "
+        f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ."
+    )
+
+
 def readme_parts() -> dict[str, str]:
     """What the README gets."""
-    return {"table": readme_table(tables.load_results())}
+    rows = tables.load_results()
+    return {"table": readme_table(rows), "gain": readme_gain(rows)}
 
 
 # --- the page of results ------------------------------------------------------------------------
@@ -113,24 +130,26 @@ def clean_input(rows: pd.DataFrame) -> str:
     return markdown(tables.interval_table(here, COLUMNS), "clean input through")
 
 
-def word_error_table(rows: pd.DataFrame) -> str:
-    """Word error rates before and after the command line's default, and the paired difference."""
-    rows = word_errors.with_default(rows)
-    wer = word_errors.error_rates(rows, ["recogniser", "input", "system"])
-    wer = wer.set_index(["recogniser", "input", "system"]).wer
-    change = word_errors.change_of_errors(rows, "default", "noisy", ["recogniser", "input"])
-    change = change.set_index(["recogniser", "input"])
-    points = tables.interval_column(change, "difference", "{:+.1f}")
-    cells = {}
-    for name, title in change.index:
-        line, before = change.loc[(name, title)], wer[name, title, "noisy"]
-        if line.difference == line.low == line.high == 0:
-            text = f"{before:.0f} %, left alone"
-        else:
-            after = wer[name, title, "default"]
-            text = f"{before:.0f} % → {after:.0f} % ({points[name, title]})"
-        cells.setdefault(name, {})[title] = text
-    return markdown(pd.DataFrame(cells), "input")
+def word_error_table(rows: pd.DataFrame, name: str) -> str:
+    """Word error rates of a recogniser on each input, and what the default changes, in points."""
+    rows = word_errors.with_default(rows[rows.recogniser == name])
+    wer = word_errors.error_rates(rows, ["input", "system"], "wer")
+    wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", "default"]]
+    texts = wide.map("{:.0f} %".format)
+    for other in ("noisy", "low-pass"):
+        change = word_errors.change_of_errors(rows, "default", other, ["input"]).set_index("input")
+        text = tables.interval_column(change, "difference", "{:+.1f}")
+        told = (change.low > 0) | (change.high < 0)
+        texts[f"default minus {other}"] = text.where(told, EQUAL + " " + text)
+    same = (change_of_default(rows) == 0).all(axis=1)
+    texts.loc[same, "default"] += ", left alone"
+    return markdown(texts, "input")
+
+
+def change_of_default(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the default changes against the input: difference, low, high, a row an input."""
+    change = word_errors.change_of_errors(rows, "default", "noisy", ["input"]).set_index("input")
+    return change[["difference", "low", "high"]]
 
 
 def phoneme_table() -> str:
@@ -153,65 +172,25 @@ def results_page() -> str:
     """All tables, each with what it says in a line or two."""
     rows = tables.load_results()
     heard = word_errors.load_heard(RESULTS / "recognition.csv")
-    n, speakers = rows.utterance.nunique(), rows.speaker.nunique()
+    words = "\n\n".join(
+        f"### {name}\n\n{word_error_table(heard, name)}" for name in heard.recogniser.unique()
+    )
     scores = "\n\n".join(
         f"### {title}\n\n{score_table(rows, one)}" for title, one in conditions.NOISES.items()
     )
-    return f"""# Results
-
-Made by `make report` from the files beside this page. [How each file is made, and how long it
-takes](../../experiments/README.md).
-
-{n} utterances of {speakers} speakers whom training never heard, from a slice of LibriSpeech; new
-draws of noise; recordings of sources that training never heard. *Inverter* is an electrical noise
-that training never hears; a relative, a chopper, is in it. Means with 95 % intervals; the bootstrap
-draws speakers.
-
-- SI-SDR: how far the output is from the clean clip, in dB. PESQ (1.04 to 4.64): what listeners
-  would say. ESTOI (0 to 1): what they would understand. Higher is better.
-- *Butterworth* and *low-pass* cut at 3.9 kHz, the second sharply. *Oracles* know the clean clip.
-- Installed denoisers run at their defaults ([settings](../../experiments/peers.py)). They are made
-  for the noises of everyday life, not for this one.
-
-## Every system
-
-{scores}
-
-## The spectrogram model minus its rivals
-
-Clip by clip. *Best cutoff* is a low-pass whose cutoff was chosen for each clip with the clean clip
-at hand. {EQUAL} marks what these clips do not tell apart.
-
-{against_rivals(rows, "spectrogram")}
-
-## The waveform model minus its rivals
-
-{against_rivals(rows, "waveform")}
-
-## Clean input
-
-{clean_input(rows)}
-
-## Speech recognisers
-
-Word errors of {heard.utterance.nunique()} utterances: as they are → behind the command line's
-default, and the difference in points. *Left alone*: the default hands such an input through.
-
-{word_error_table(heard)}
-
-## Training a recogniser instead
-
-A small phoneme recogniser, trained on one kind of audio and tried on each: phoneme error rate in
-per cent.
-
-{phoneme_table()}
-
-## Speed
-
-On one core, all in one run.
-
-{speed_table()}
-"""
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        n=rows.utterance.nunique(),
+        speakers=rows.speaker.nunique(),
+        equal=EQUAL,
+        scores=scores,
+        against_spectrogram=against_rivals(rows, "spectrogram"),
+        against_waveform=against_rivals(rows, "waveform"),
+        clean=clean_input(rows),
+        n_heard=heard.utterance.nunique(),
+        words=words,
+        phonemes=phoneme_table(),
+        speed=speed_table(),
+    )
 
 
 def write_report() -> tuple[Path, Path]:

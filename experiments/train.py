@@ -80,14 +80,15 @@ def make_step(method: str, settings: dict, start: str) -> Step:
 
 
 def describe(steps: list[Step]) -> list[str]:
-    """One line a step: its hours of audio, and where it would go on."""
+    """One line a step: the hours of audio that it hears, and where it would go on."""
     lines, hours = [], sum(step.plan.hours for step in steps)
     for step in steps:
         done, epochs = training.epochs_done(step.plan.run_dir), step.plan.epochs
         state = "done" if step.is_done else f"from epoch {done}" if done else "not begun"
         settings = f"{epochs} epochs of {step.plan.batches} x {step.plan.batch_size}"
         lines.append(f"{step.name}: {settings}, {step.plan.hours:.0f} h of audio, {state}")
-    return [*lines, f"{hours:.0f} h of audio in all"]
+    last = store.shown(weights_path(steps[-1].plan.method, steps[-1].out))
+    return [*lines, f"{hours:.0f} h of audio in all; the last weights replace {last}"]
 
 
 def run_plan(name: str, out: Path | None = None, verbose: int = 2) -> Path:

@@ -93,6 +93,8 @@ def code(*parts, told=()) -> str:
     it changes no result: comments, docstrings, the text of errors, the place of a function, paths,
     this module, packages from elsewhere. Nor are the entries of a table of functions: name the one
     that is used. `told`: what is not followed, because other facts tell what it gives.
+
+    For example `code(noise.white)` also holds `noise.coloured`, `noise.unit_rms`, LOW and HIGH.
     """
     texts, seen, waiting = set(), {id(inspect.unwrap(part)) for part in told}, list(parts)
     while waiting:
@@ -154,13 +156,11 @@ def _used(tree: ast.AST, part) -> Iterator[tuple[str, object]]:
     """Names of other things in a syntax tree, and what they stand for where `part` stands."""
     names = dict(vars(sys.modules[part.__module__]))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in OURS:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
             module = importlib.import_module(node.module)
             for alias in node.names:
-                value = getattr(module, alias.name, None)
-                names[alias.asname or alias.name] = value or sys.modules.get(
-                    f"{node.module}.{alias.name}"
-                )
+                inner = sys.modules.get(f"{node.module}.{alias.name}")
+                names[alias.asname or alias.name] = getattr(module, alias.name, inner)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             value = _value(node, names)
@@ -210,8 +210,12 @@ def _is_plain(value) -> bool:
 
 def _plain(value) -> str:
     """Data as text that is the same in every process."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_plain(k)}: {_plain(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
     if isinstance(value, set | frozenset):
-        return repr(sorted(map(repr, value)))
+        return f"{{{', '.join(sorted(map(_plain, value)))}}}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return repr(value)

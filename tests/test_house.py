@@ -123,8 +123,8 @@ def test_every_system_stands_in_one_table_and_can_be_made():
 def test_a_system_hears_the_noisy_clip_only_and_an_oracle_the_clean_one_too():
     clean, noisy = np.zeros(4), np.ones(4)
     seen = []
-    systems.hear(lambda *given: seen.append(given), clean, noisy)
-    systems.hear(systems.Oracle(lambda *given: seen.append(given)), clean, noisy)
+    systems.apply(lambda *given: seen.append(given), clean, noisy)
+    systems.apply(systems.Oracle(lambda *given: seen.append(given)), clean, noisy)
     assert [len(given) for given in seen] == [1, 2]
     told = {name for name in systems.TABLE if name.startswith("oracle")}
     made = systems.make(*told, *systems.names("floor"))
@@ -165,7 +165,7 @@ def test_frames_of_the_pictures_change_no_system_and_no_metric(speech, request, 
     def results():
         scores = metrics.score(speech, baselines.low_pass(noisy))
         pictures = ablation.griffin_lim(np.abs(audio.stft(speech, 512, 256)), len(speech), 2)
-        return {name: systems.hear(one, speech, noisy) for name, one in made.items()} | {
+        return {name: systems.apply(one, speech, noisy) for name, one in made.items()} | {
             "invented": pictures,
             "scores": np.array([scores[name] for name in metrics.METRICS]),
         }

@@ -149,9 +149,9 @@ def test_readme_and_results_say_the_same():
     assert [row.split(" | ")[0] for row in rows] == [
         "| noisy",
         "| low-pass",
-        "| best installed denoiser (GTCRN)",
-        "| this course",
-        "| oracle mask",
+        "| installed denoiser, best in SI-SDR: GTCRN",
+        "| this course, spectrogram",
+        "| oracle (real mask)",
     ]
     assert all(row.count("<br>") == 3 for row in rows)
     with pytest.raises(ValueError, match="marks"):

@@ -32,12 +32,18 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From "KIND" or "KIND:LOW-HIGH", for example `pink:2500-7000`; ValueError otherwise."""
+        """From "KIND" or "KIND:LOW-HIGH", for example `pink:2500-7000`; ValueError otherwise,
+        also for an unknown kind.
+        """
         kind, _, band = text.partition(":")
         try:
             low, high = map(float, band.split("-")) if band else (noise.LOW, noise.HIGH)
         except ValueError as error:
             raise ValueError(f"{text!r}: write KIND or KIND:LOW-HIGH, as pink:2500-7000") from error
+        if kind != "none":
+            noise.check_kind(kind)
+        if not 0 <= low < high:
+            raise ValueError(f"{text!r}: the band must begin below its end, as pink:2500-7000")
         return cls(kind, low, high)
 
     @classmethod

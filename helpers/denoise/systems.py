@@ -25,7 +25,7 @@ class Oracle:
     function: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def hear(system: System | Oracle, clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+def apply(system: System | Oracle, clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     """What a system makes of a noisy clip; `clean` is for oracles only."""
     return system.function(clean, noisy) if isinstance(system, Oracle) else system(noisy)
 
@@ -34,11 +34,13 @@ def hear(system: System | Oracle, clean: np.ndarray, noisy: np.ndarray) -> np.nd
 class Row:
     """One line of the table: its kind, its colour, line and marker, and `make() -> system`.
 
-    Peers have the `package` that is installed instead; `experiments.peers` makes them, in an
-    environment of their own.
+    Kinds: floor, ours and ceiling stand in every table and are scored on every condition;
+    classical (the rules and what they could do at best), peer and oracle (other masks) on the
+    headline only. Peers have the `package` that is installed instead of a maker;
+    `experiments.peers` makes them, in an environment of their own.
     """
 
-    kind: str  # floor, classical, peer, ours, ceiling, oracle
+    kind: str
     style: tuple
     make: Callable[[], System | Oracle] | None = None
     package: str = ""

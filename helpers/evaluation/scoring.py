@@ -6,7 +6,7 @@ Taught in `05_evaluation`. The whole test protocol, which can be stopped and goe
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import joblib
@@ -26,7 +26,7 @@ LONGEST = 8.0  # s of an utterance that is scored
 
 def clips(
     utterances: pd.DataFrame,
-    inputs: Iterable[Condition],
+    inputs: Sequence[Condition],
     heard: Mapping[str, System | Oracle],
     seed: int = 0,
     files=(),
@@ -40,14 +40,14 @@ def clips(
             row |= condition.row
             for name, system in heard.items():
                 start = time.process_time()
-                estimate = systems.hear(system, clean, noisy)
+                estimate = systems.apply(system, clean, noisy)
                 cpu = (time.process_time() - start) * audio.SAMPLE_RATE / len(clean)
                 yield row | {"system": name, "cpu": cpu}, clean, estimate
 
 
 def evaluate(
     utterances: pd.DataFrame,
-    inputs: Iterable[Condition],
+    inputs: Sequence[Condition],
     heard: Mapping[str, System | Oracle],
     seed: int = 0,
     files=(),

@@ -166,7 +166,7 @@ def save_rows(rows: pd.DataFrame, path: Path) -> Path:
 
 
 def load_rows(path: Path) -> pd.DataFrame:
-    """Rows that `save_table` wrote, as they were."""
+    """Rows that `save_table` wrote, to five digits."""
     rows = pd.read_csv(path, dtype={"utterance": str, "speaker": str, "reason": str})
     return rows.fillna({"reason": ""})
 

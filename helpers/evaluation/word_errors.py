@@ -25,7 +25,7 @@ LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
 METHOD = "spectrogram"  # the model that is mixed and gated
 GATED = (METHOD, "mix 1")  # its names among the systems, on test and on validation speakers
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
-TO_SPARE = Condition("white", snr_db=20.0)  # on it Whisper lost in the test: what would spare it?
+TO_SPARE = Condition("white", snr_db=20.0)  # faint: is it better left alone?
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
@@ -124,7 +124,7 @@ def denoised_clips(
         clean, _, noisy = conditions.make_noisy(
             one.utterance, whole, condition, conditions.SEED, files
         )
-        estimate = systems.hear(system, clean, noisy)
+        estimate = systems.apply(system, clean, noisy)
         yield one.utterance, estimate, change_of(noisy, estimate) if gated else {}
 
 
@@ -144,7 +144,7 @@ def _hear(recogniser: str, utterance: str, samples: np.ndarray, change: dict):
 
 def read_heard(path: Path) -> pd.DataFrame:
     """The rows of a file of results; a recogniser that heard nothing heard ""."""
-    texts = dict.fromkeys(("utterance", "speaker", "heard", "version"), str)
+    texts = dict.fromkeys(("utterance", "speaker", "heard", "version", "part"), str)
     return pd.read_csv(path, dtype=texts).fillna({"heard": "", "version": ""})
 
 
@@ -209,6 +209,7 @@ def change_of_errors(rows: pd.DataFrame, system: str, other: str, by: list[str])
     for key, group in rows.groupby(by, sort=False):
         wide = group.pivot_table("errors", index, "system", sort=False)
         if {system, other} <= set(wide):
+            wide = wide.dropna(subset=[system, other])
             wide, change = wide.reset_index(), (wide[system] - wide[other]).to_numpy()
             rate = tables.bootstrap_ratio(change, wide.words, wide.speaker)
             line = dict(zip(by, key, strict=True))

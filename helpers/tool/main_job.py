@@ -40,6 +40,6 @@ def save_comparison(one, heard: Mapping, folder: Path, seed: int) -> Path:
     whole = audio.read(one.path)[: int(4 * audio.SAMPLE_RATE)]
     clean, _, noisy = conditions.make_noisy(one.utterance, whole, Condition(), seed)
     names = [name for name in heard if name != "Butterworth"]  # it looks like the other filter
-    shown = {name: systems.hear(heard[name], clean, noisy) for name in names}
+    shown = {name: systems.apply(heard[name], clean, noisy) for name in names}
     figure = plots.comparison({"clean": clean} | shown, band=(noise.LOW, noise.HIGH))
     return plots.save_figure("comparison", figure, folder)
