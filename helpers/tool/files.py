@@ -60,16 +60,14 @@ def for_each_file(
     return report
 
 
-def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
-    """Raise AudioError for an input without samples, or one that `target` cannot hold."""
+def check_format(reader: audio.Reader, source: Path, target: Path) -> None:
+    """Raise AudioError for an input that `target` cannot hold."""
     if target.suffix.lower() not in (".flac", ".wav"):
         raise AudioError(f"{target}: the output is FLAC or WAV; end its name in .flac or .wav")
     if target.suffix.lower() == ".flac" and reader.channels > FLAC_CHANNELS:
         raise AudioError(
             f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
         )
-    if reader.frames == 0:
-        raise AudioError(f"{source}: holds no samples; record it again")
 
 
 # --- denoising one file -----------------------------------------------------------------------
@@ -108,24 +106,24 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         stream = denoiser.stream(channels)
         clipped = write(denoised_blocks(stream, reader))
         if left := stream.why_leave:
-            with audio.open_audio(source) as again:
-                clipped = write(audio.read_blocks(again, int(BLOCK_SECONDS * sr)))
+            clipped = write(reader.blocks(int(BLOCK_SECONDS * sr)))
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
 
 
-def denoised_blocks(stream, reader: sf.SoundFile) -> Iterator[np.ndarray]:
+def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
     """Blocks `(n, channels)` at the file's own rate, as many samples in all as the file has."""
     sr, channels = reader.samplerate, reader.channels
     inward, outward = resampler(sr, SAMPLE_RATE, channels), resampler(SAMPLE_RATE, sr, channels)
     empty = np.zeros((0, channels), np.float32)
-    left = reader.frames
-    bar = tqdm(total=reader.frames / sr, unit="s", delay=2, leave=False, disable=None)
-    for block in audio.read_blocks(reader, int(BLOCK_SECONDS * sr)):
-        out = outward(stream.process(inward(block)))[:left]
-        left -= len(out)
+    owed = 0  # samples taken in and not yet given back; what comes out is late, never early
+    seconds = reader.frames and reader.frames / sr
+    bar = tqdm(total=seconds, unit="s", delay=2, leave=False, disable=None)
+    for block in reader.blocks(int(BLOCK_SECONDS * sr)):
+        out = outward(stream.process(inward(block)))
+        owed += len(block) - len(out)
         bar.update(len(block) / sr)
         yield out
     rest = np.concatenate([stream.process(inward(empty, last=True)), stream.finish()])
-    rest = outward(rest, last=True)[:left]
-    yield np.pad(rest, ((0, left - len(rest)), (0, 0)))  # rates round to a sample less
+    rest = outward(rest, last=True)[:owed]
+    yield np.pad(rest, ((0, owed - len(rest)), (0, 0)))  # rates round to a sample less
     bar.close()
