@@ -56,6 +56,40 @@ def resample(samples: np.ndarray, sr_in: float, sr_out: float) -> np.ndarray:
     return samples if sr_in == sr_out else soxr.resample(samples, sr_in, sr_out)
 
 
+# --- arrays that people bring -----------------------------------------------------------------
+
+MOST_CHANNELS = 64  # more columns than that are samples, of an array that stands on its side
+
+
+def as_columns(samples, n_channels: int | None = None) -> np.ndarray:
+    """Samples as float32 `(samples, channels)`, full scale 1; integers by the range of their type.
+
+    `samples`: float, or integers of 8, 16 or 32 bits, `(samples,)` or `(samples, channels)`;
+    `n_channels`: how many channels they must have, any if None. Raises ValueError for
+    `(channels, samples)`, NaN or infinity, and other types.
+    """
+    array = np.asarray(samples)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"an array {array.shape}; give (samples,) or (samples, channels)")
+    columns = array[:, None] if array.ndim == 1 else array
+    found = columns.shape[1]
+    if found != (n_channels or found) or not 1 <= found <= MOST_CHANNELS:
+        wanted = f"{n_channels} channels" if n_channels else "channels"
+        raise ValueError(
+            f"an array {array.shape}, not (samples, {wanted}); if it is (channels, samples), "
+            "give its .T"
+        )
+    if columns.dtype.kind in "iu" and columns.dtype.itemsize <= 4:
+        full = 2.0 ** (8 * columns.dtype.itemsize - 1)
+        columns = columns / full - (columns.dtype.kind == "u")
+    if columns.dtype.kind != "f":
+        raise ValueError(f"samples of type {array.dtype}, of no known full scale; give float32")
+    columns = columns.astype(np.float32, copy=False)
+    if not np.isfinite(columns).all():
+        raise ValueError("samples that are NaN or infinite; replace them (np.nan_to_num)")
+    return columns
+
+
 # --- levels -----------------------------------------------------------------------------------
 
 

@@ -512,7 +512,8 @@ def ffmpeg_reader(path: Path) -> Reader | None:
         if len(tracks) > 1:
             note(path, f"holds {len(tracks)} tracks of sound; the first is read")
         deep = tracks[0].codec_context.codec.lossless and first.format.bytes > 2
-        subtype = "PCM_24" if deep else "PCM_16"
+        is_float = first.format.name.startswith(("flt", "dbl"))
+        subtype = "PCM_16" if not deep else "FLOAT" if is_float else "PCM_24"
         reader = Reader(path, first.sample_rate, first.layout.nb_channels, subtype)
         seconds = promised_seconds(container)
     reader.frames = round(seconds * reader.samplerate) or None

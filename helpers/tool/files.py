@@ -17,6 +17,7 @@ from helpers.store import FileError
 
 FLAC_CHANNELS = 8
 BLOCK_SECONDS = 4.0  # that are held in memory
+FLOATS = {"FLOAT", "DOUBLE"}  # written to a WAV as float, which holds what is beyond full scale
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
@@ -70,6 +71,15 @@ def check_format(reader: audio.Reader, source: Path, target: Path) -> None:
         )
 
 
+def storage(reader: audio.Reader, target: Path) -> dict[str, str]:
+    """How `target` holds what is read: its `format`, and as its `subtype` float in a WAV for
+    float, else 24 bits where the input has more than 16."""
+    kind = target.suffix[1:].upper()
+    if kind == "WAV" and reader.subtype in FLOATS:
+        return {"subtype": "FLOAT", "format": kind}
+    return {"subtype": "PCM_24" if reader.subtype in FINE else "PCM_16", "format": kind}
+
+
 # --- denoising one file -----------------------------------------------------------------------
 
 
@@ -84,7 +94,7 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
     """Denoise one file: same length, rate and channels, every channel for itself, streamed.
 
     `denoiser`: a `helpers.denoise.stream.Denoiser`.
-    Written as FLAC (or WAV, if `target` ends so), with 24 bits where the input has more than 16.
+    Written as FLAC (or WAV, if `target` ends so), see `storage`.
     Returns {"seconds", "sr", "clipped", "left"} (seconds of audio, samples clipped to full scale,
     why the gate left the input as it is: "clean", "whole band" or "" for neither). Raises
     FileError, and then leaves nothing behind.
@@ -92,15 +102,16 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
     with audio.open_audio(source) as reader, store.atomic_path(target, overwrite) as temporary:
         check_format(reader, source, target)
         sr, channels = reader.samplerate, reader.channels
-        bits = "PCM_24" if reader.subtype in FINE else "PCM_16"
-        kind = {"subtype": bits, "format": target.suffix[1:].upper()}
+        kind = storage(reader, target)
 
         def write(blocks: Iterator[np.ndarray]) -> int:
             clipped = 0
             with sf.SoundFile(temporary, "w", sr, channels, **kind) as writer:
                 for block in blocks:
-                    clipped += int(np.sum(np.abs(block) > 1))
-                    writer.write(np.clip(block, -1, 1))
+                    if kind["subtype"] != "FLOAT":
+                        clipped += int(np.sum(np.abs(block) > 1))
+                        block = np.clip(block, -1, 1)
+                    writer.write(block)
             return clipped
 
         stream = denoiser.stream(channels)
