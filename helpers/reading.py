@@ -209,13 +209,19 @@ def open_with_sndfile(path: Path, parts: list[Part]) -> Reader:
     """A reader of parts, one after another. Raises AudioError as `open_audio` does."""
     first, lengths = None, []
     for part in parts:
-        with open_part(path, part) as source:
-            found = (source.samplerate, source.channels, source.subtype)
-            first = first or found
-            if found[:2] != first[:2]:
-                raise other_format(path, first[:2], found[:2], sum(lengths))
-            lengths.append(source.frames if part.frames is None else part.frames)
-            check_length(path, source)
+        try:
+            with open_part(path, part) as source:
+                found = (source.samplerate, source.channels, source.subtype)
+                lengths.append(source.frames if part.frames is None else part.frames)
+                check_length(path, source)
+        except sf.LibsndfileError as error:
+            seconds = sum(lengths) / first[0] if first else 0
+            raise AudioError(
+                f"{path}: damaged after {seconds:.1f} s; copy it again from its source"
+            ) from error
+        first = first or found
+        if found[:2] != first[:2]:
+            raise other_format(path, first[:2], found[:2], sum(lengths[:-1]))
     if path.suffix.lower() in HEADERLESS:
         note(path, "has no header; read as 8000 Hz, mono")
     reader = Reader(path, *first)
@@ -342,7 +348,7 @@ def is_sound(file, place: int, first: bool) -> bool:
     """
     file.seek(place + (0 if first else place % 2))
     rest = file.read(1 << 20)
-    tag = re.match(rb"(TAG|ID3|APETAGEX|[A-Za-z][A-Za-z0-9_ ]{3})", rest)
+    tag = re.match(rb"(TAG|ID3|APETAGEX|[A-Za-z_][A-Za-z0-9_ ]{3})", rest)
     if len(rest) < 8 or (not first and not rest.strip(b"\0")):
         return False
     if not tag or tag[0] in (b"TAG", b"ID3"):
@@ -442,7 +448,8 @@ def xing_frames(data, place: int, one: MpegFrame) -> int | None:
     0 where it does not say, None where the frame is sound.
     """
     sides = {(1, False): 32, (1, True): 17, (2, False): 17, (2, True): 9}  # bytes before it
-    tag = place + 4 + sides[one.version, one.mono]
+    checked = 0 if data[place + 1] & 1 else 2  # bytes of a checksum
+    tag = place + 4 + checked + sides[one.version, one.mono]
     if data[tag : tag + 4] not in (b"Xing", b"Info"):
         return None
     flags, n_frames = struct.unpack(">II", data[tag + 4 : tag + 12])
@@ -463,7 +470,7 @@ def mpeg_parts(path: Path, source: sf.SoundFile, start: int = 0, end: int = 0) -
             xing = xing_frames(data, place, one)
             is_full = sounds and sounds[-1][1] == sounds[-1][2] > 0
             if xing is not None or not sounds or is_full or not one.is_like(sounds[-1][3]):
-                sounds.append([place if sounds else start, 0, xing or 0, one])
+                sounds.append([place, 0, xing or 0, one])
             sounds[-1][1] += xing is None
     sounds = [one for one in sounds if one[1] >= FEWEST_FRAMES]
     if not sounds or (len(sounds) == 1 and sounds[0][2] and not start):
@@ -502,9 +509,14 @@ def open_with_ffmpeg(path: Path, reason: str) -> Reader:
     raise AudioError(f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first")
 
 
+def open_ffmpeg(path: Path):
+    """PyAV's view of a file; titles that are not UTF-8 do no harm."""
+    return av.open(str(path), metadata_errors="replace")
+
+
 def ffmpeg_reader(path: Path) -> Reader | None:
     """A reader by PyAV, None for a file without sound. Raises one of FFMPEG_ERRORS."""
-    with av.open(str(path)) as container:
+    with open_ffmpeg(path) as container:
         tracks = container.streams.audio
         first = next(container.decode(tracks[0]), None) if tracks else None
         if first is None:  # what is decoded tells best how the sound is stored
@@ -559,7 +571,7 @@ def ffmpeg_blocks(reader: Reader, seconds: float, block_length: int) -> Iterator
 def ffmpeg_pieces(reader: Reader) -> Iterator[np.ndarray]:
     """Float32 `(n, channels)`, of the lengths that the codec gives."""
     kind = (reader.samplerate, reader.channels)
-    with av.open(str(reader.path)) as container:
+    with open_ffmpeg(reader.path) as container:
         convert = av.AudioResampler(format="fltp")
         done = 0
         for frame in container.decode(container.streams.audio[0]):

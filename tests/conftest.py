@@ -198,6 +198,10 @@ ODD_FILES = {  # name: (how to make it, seconds of it)
         2,
     ),
     "vbr-no-xing.mp3": (quiet_vbr, 6),
+    "junk-before.mp3": (
+        lambda p: p.write_bytes(bytes(700) + mp3(p, loud_end(), xing=False)),
+        2,
+    ),
     "joined.mp3": (joined, 4),
     "joined-tags.mp3": (lambda p: joined(p, 3, tag=ID3), 6),
     "joined-no-xing.mp3": (lambda p: p.write_bytes(mp3(p, loud_end(), xing=False) * 2), 4),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import struct
 import tracemalloc
 import warnings
@@ -92,6 +93,22 @@ def test_parts_of_other_rates_are_refused(tmp_path):
     message = rf"\A{path}: changes after 2\.0 s from 16000 Hz .* to 44100 .*; cut it in two there"
     with pytest.raises(AudioError, match=message):
         audio.read(path)
+
+
+@ignores_notes
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_is_one_line_or_all_that_can_be_read(odd_file, seed):
+    path, _ = odd_file
+    rng, data = np.random.default_rng(seed), bytearray(odd_file[0].read_bytes())
+    for place in rng.integers(0, (60, 300, 2_000, len(data))[seed], 30):
+        data[place] = rng.integers(256)
+    path.write_bytes(data[: len(data) if seed % 2 else int(0.7 * len(data))])
+    outcome = "read"
+    try:
+        assert np.isfinite(audio.read(path)).all()
+    except AudioError as error:
+        outcome = str(error)
+    assert re.fullmatch(rf"read|{path}: [^\n]*; [^\n]*", outcome)
 
 
 def test_half_an_mp3_is_refused(tmp_path):
@@ -352,6 +369,21 @@ def test_a_film_with_two_tracks_and_one_with_none(tmp_path):
         file.mux(stream.encode(None))
     with pytest.raises(AudioError, match=rf"\A{path}: holds no sound; leave it out"):
         audio.read(path)
+
+
+@needs_av
+def test_a_title_in_another_alphabet_does_no_harm(tmp_path):
+    path = tmp_path / "a.mkv"
+    with reading.av.open(str(path), "w") as file:
+        file.metadata["title"] = "TITLE"
+        stream = file.add_stream("flac", rate=16_000, layout="mono")
+        pcm = np.int16(loud_end() * 32_767)[None]
+        frame = reading.av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\xfc\xe4\xf6\xdf\xe9"))
+    assert has_all_of(audio.read(path), 16_000, 2)
 
 
 @needs_av
