@@ -4,8 +4,6 @@ Arrays are float32 in [-1, 1] full scale, shape `(samples,)` for one channel.
 Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, overlap-add).
 """
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,107 +11,35 @@ import scipy.signal
 import soundfile as sf
 import soxr
 
-from helpers.store import FileError, atomic_path
+from helpers.reading import ENDINGS as ENDINGS
+from helpers.reading import AudioError as AudioError
+from helpers.reading import AudioWarning as AudioWarning
+from helpers.reading import Reader as Reader
+from helpers.reading import audio_files as audio_files
+from helpers.reading import note as note
+from helpers.reading import open_audio as open_audio
+from helpers.store import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
 # Frames of the pictures that the chapters draw. Models, metrics and filters name their own.
 WIN_LENGTH = 512  # samples, 32 ms
 HOP_LENGTH = 256  # samples, 16 ms
 COMPRESSION = 0.3  # exponent on magnitudes, in what the models hear and in their loss
-ENDINGS = {f".{name.lower()}" for name in sf.available_formats()} | {".aif", ".opus", ".oga"}
-ENDINGS -= {".raw", ".mat4", ".mat5"}  # not what a reader means by the sounds in a folder
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
-CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
-UNKNOWN_FRAMES = 2**63 - 1  # a FLAC that was written to a pipe; libsndfile cannot read it
-STREAMED = 0x7FFFF000  # bytes; a header of this length or more was written before its data
-
-
-class AudioError(FileError):
-    """A sound that cannot be read or written; the message names its file and the remedy."""
 
 
 # --- files ------------------------------------------------------------------------------------
-
-
-def open_audio(path: Path) -> sf.SoundFile:
-    """Open an audio file for reading, or say in one line why not.
-
-    Raises AudioError for a missing path, a folder, an empty file, one that libsndfile does not
-    know, or one that is shorter than its header says.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise AudioError(f"{path}: is a folder, not an audio file; name a file in it")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty; copy or record it again")
-    try:
-        source = sf.SoundFile(path)
-    except (sf.LibsndfileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise AudioError(
-            f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first"
-        ) from error
-    if source.frames == UNKNOWN_FRAMES:
-        source.close()
-        raise AudioError(f"{path}: its header gives no length; write it again with `flac` or sox")
-    if short := CUT_SHORT.search(source.extra_info):
-        said, found = map(int, short.groups())
-        if found < said < STREAMED:
-            source.close()
-            raise AudioError(
-                f"{path}: truncated, {found} of {said} bytes are there; "
-                "copy it again from its source"
-            )
-    return source
-
-
-def audio_files(folder: Path) -> list[Path]:
-    """Sorted files below a folder whose endings libsndfile knows."""
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-
-
-def read_blocks(source: sf.SoundFile, block_length: int) -> Iterator[np.ndarray]:
-    """Blocks of an open file, float32 `(n, channels)`, n <= `block_length`, none empty.
-
-    Raises AudioError when the data ends before the header says, or holds NaN or infinity.
-    """
-    while True:
-        try:
-            block = source.read(block_length, dtype="float32", always_2d=True)
-        except (sf.LibsndfileError, RuntimeError) as error:
-            raise AudioError(
-                f"{source.name}: damaged after {source.tell() / source.samplerate:.1f} s; "
-                "copy it again from its source"
-            ) from error
-        if len(block) == 0:
-            break
-        if not np.isfinite(block).all():
-            raise AudioError(
-                f"{source.name}: holds NaN or infinite samples; export it again as PCM"
-            )
-        yield block
-    if source.tell() < source.frames:
-        raise AudioError(
-            f"{source.name}: truncated, {source.tell()} of {source.frames} samples are there; "
-            "copy it again from its source"
-        )
 
 
 def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
     """The one loader: a whole file as mono at `sr` Hz, float32 `(samples,)`.
 
     Channels are averaged; another rate is converted with soxr. For files of any length use
-    `helpers.tool.files`, which streams. Raises AudioError as `open_audio` and `read_blocks` do,
-    and for a file without samples.
+    `helpers.tool.files`, which streams. Raises AudioError as `open_audio` and `Reader.blocks` do.
     """
-    with open_audio(path) as source:
-        blocks = list(read_blocks(source, 1 << 20))
-        if not blocks:
-            raise AudioError(f"{path}: holds no samples; record it again")
-        mono = np.concatenate(blocks).mean(axis=1)
-        return resample(mono, source.samplerate, sr)
+    with open_audio(path) as reader:
+        mono = np.concatenate(list(reader.blocks(1 << 20))).mean(axis=1)
+        return resample(mono, reader.samplerate, sr)
 
 
 def write(path: Path, samples: np.ndarray, sr: int = SAMPLE_RATE, overwrite: bool = False) -> None:
@@ -129,6 +55,40 @@ def resample(samples: np.ndarray, sr_in: float, sr_out: float) -> np.ndarray:
     """Convert the rate with soxr (https://sourceforge.net/p/soxr), along the first axis."""
     samples = np.asarray(samples, np.float32)
     return samples if sr_in == sr_out else soxr.resample(samples, sr_in, sr_out)
+
+
+# --- arrays that people bring -----------------------------------------------------------------
+
+MOST_CHANNELS = 64  # more columns than that are samples, of an array that stands on its side
+
+
+def as_columns(samples, n_channels: int | None = None) -> np.ndarray:
+    """Samples as float32 `(samples, channels)`, full scale 1; integers by the range of their type.
+
+    `samples`: float, or integers of 8, 16 or 32 bits, `(samples,)` or `(samples, channels)`;
+    `n_channels`: how many channels they must have, any if None. Raises ValueError for
+    `(channels, samples)`, NaN or infinity, and other types.
+    """
+    array = np.asarray(samples)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"an array {array.shape}; give (samples,) or (samples, channels)")
+    columns = array[:, None] if array.ndim == 1 else array
+    found = columns.shape[1]
+    if found != (n_channels or found) or not 1 <= found <= MOST_CHANNELS:
+        wanted = f"{n_channels} channels" if n_channels else "channels"
+        raise ValueError(
+            f"an array {array.shape}, not (samples, {wanted}); if it is (channels, samples), "
+            "give its .T"
+        )
+    if columns.dtype.kind in "iu" and columns.dtype.itemsize <= 4:
+        full = 2.0 ** (8 * columns.dtype.itemsize - 1)
+        columns = columns / full - (columns.dtype.kind == "u")
+    if columns.dtype.kind != "f":
+        raise ValueError(f"samples of type {array.dtype}, of no known full scale; give float32")
+    columns = columns.astype(np.float32, copy=False)
+    if not np.isfinite(columns).all():
+        raise ValueError("samples that are NaN or infinite; replace them (np.nan_to_num)")
+    return columns
 
 
 # --- levels -----------------------------------------------------------------------------------

@@ -4,9 +4,13 @@ Shared by `denoiser` and `python -m experiments`.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
+
+from helpers.reading import AudioWarning
 
 
 def new_parser(name: str, text: str) -> tuple[argparse.ArgumentParser, Callable]:
@@ -28,11 +32,13 @@ def new_parser(name: str, text: str) -> tuple[argparse.ArgumentParser, Callable]
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Run one command; 0 when all went well, 1 when something failed, 2 for a wrong call.
 
-    An error is one line on standard error; with DENOISER_DEBUG set it is raised.
+    An error is one line on standard error; with DENOISER_DEBUG set it is raised. So is a note on
+    a sound that is not as its header says.
     """
     args = parser.parse_args(argv)
     try:
-        return args.work(args) or 0
+        with notes_in_one_line():
+            return args.work(args) or 0
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DENOISER_DEBUG"):
             raise
@@ -41,3 +47,19 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def notes_in_one_line():
+    """Print each AudioWarning once, as a line on standard error; other warnings as ever."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message, category, *place):
+            if issubclass(category, AudioWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show
+        yield

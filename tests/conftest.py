@@ -7,13 +7,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import hashlib
 import json
+import struct
 
 import numpy as np
 import pytest
 import soundfile as sf
 from hypothesis import settings
 
-from helpers import audio
+from helpers import audio, reading
 from helpers.store import ROOT
 
 SAMPLE = ROOT / "data" / "sample"
@@ -131,3 +132,118 @@ def bad_file(request, tmp_path):
     path.parent.mkdir()
     make(path)
     return path, rf"\A{path}: [^;\n]*({reason})[^;\n]*; [a-z][^\n]+\Z"
+
+
+# --- files of which other programs lose sound, or which they refuse ------------------------------
+
+
+def loud_end(seconds=2.0, sr=16_000):
+    """Noise at -40 dBFS, and for the last half at -20 dBFS, float32 `(samples,)`."""
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * sr)).astype(np.float32)
+    noise[: len(noise) // 2] *= 0.1
+    return noise
+
+
+def mp3(path, samples, sr=16_000, xing=True, **options):
+    """The bytes of an MP3, without its Xing header if told so."""
+    sf.write(path, samples, sr, format="MP3", **options)
+    data = path.read_bytes()
+    return data if xing else data[reading.MpegFrame.at(data, 0).length :]
+
+
+def riff(path, size=None, riff_size=0, behind=b"", **options):
+    """A WAV of `loud_end` whose header says another size in bytes of the sound."""
+    sf.write(path, loud_end(), 16_000, format="WAV", **options)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    if size is not None:
+        data[place : place + 4] = struct.pack("<I", size % 2**32)
+        data[4:8] = struct.pack("<I", riff_size)
+    path.write_bytes(data + behind)
+
+
+def mp3_in_wav(path):
+    frames = mp3(path, loud_end(), xing=False)
+    header = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16_000, 4_000, 1, 0, 12, 1, 2, 144, 1, 0)
+    chunks = [
+        b"fmt ",
+        struct.pack("<I", len(header)),
+        header,
+        b"data",
+        struct.pack("<I", len(frames)),
+    ]
+    body = b"WAVE" + b"".join(chunks) + frames
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def joined(path, n=2, tag=b"", **options):
+    """The same sound `n` times, as `cat` joins files."""
+    sf.write(path, loud_end(), 16_000, **options)
+    path.write_bytes((tag + path.read_bytes()) * n)
+
+
+def quiet_vbr(path):
+    """An MP3 without a Xing header that begins in silence: its first frames are small."""
+    samples = loud_end(6.0)
+    samples[:48_000] = 0
+    path.write_bytes(mp3(path, samples, xing=False, bitrate_mode="VARIABLE"))
+
+
+ID3 = b"ID3\x04\x00\x00\x00\x00\x10\x00" + bytes(2_048)
+OPUS = {"format": "OGG", "subtype": "OPUS"}
+ODD_FILES = {  # name: (how to make it, seconds of it)
+    "no-xing.mp3": (lambda p: p.write_bytes(mp3(p, loud_end(), xing=False)), 2),
+    "no-xing-44100.mp3": (
+        lambda p: p.write_bytes(mp3(p, loud_end(2.0, 44_100), 44_100, xing=False)),
+        2,
+    ),
+    "vbr-no-xing.mp3": (quiet_vbr, 6),
+    "junk-before.mp3": (
+        lambda p: p.write_bytes(bytes(700) + mp3(p, loud_end(), xing=False)),
+        2,
+    ),
+    "joined.mp3": (joined, 4),
+    "joined-tags.mp3": (lambda p: joined(p, 3, tag=ID3), 6),
+    "joined-no-xing.mp3": (lambda p: p.write_bytes(mp3(p, loud_end(), xing=False) * 2), 4),
+    "mp3.wav": (mp3_in_wav, 2),
+    "chained.ogg": (joined, 4),
+    "chained.opus": (lambda p: joined(p, 3, **OPUS), 6),
+    "crashed.wav": (lambda p: riff(p, 0), 2),
+    "crashed-36.wav": (lambda p: riff(p, 0, 36), 2),
+    "crashed-early.wav": (lambda p: riff(p, 1_000, 1_036), 2),
+    "crashed-24.wav": (lambda p: riff(p, 0, subtype="PCM_24"), 2),
+    "crashed-gsm.wav": (lambda p: riff(p, 0, subtype="GSM610"), 2),
+    "too-long.wav": (lambda p: riff(p, 64_000 + 3_200), 2),
+    "piped.wav": (lambda p: riff(p, -1, 2**32 - 1), 2),
+    "tag-behind.wav": (lambda p: riff(p, behind=b"TAG" + bytes(125)), 2),
+    "gsm.wav": (lambda p: riff(p, subtype="GSM610"), 2),
+    "g721.wav": (lambda p: riff(p, subtype="G721_32"), 2),
+    "g723.au": (lambda p: sf.write(p, loud_end(), 16_000, subtype="G723_24"), 2),
+    "nms.wav": (lambda p: riff(p, subtype="NMS_ADPCM_16"), 2),
+    "a.vox": (
+        lambda p: sf.write(p, loud_end(2, 8_000), 8_000, format="RAW", subtype="VOX_ADPCM"),
+        2,
+    ),
+    "a.gsm": (
+        lambda p: sf.write(p, loud_end(2, 8_000), 8_000, format="RAW", subtype="GSM610"),
+        2,
+    ),
+}
+
+
+@pytest.fixture(params=ODD_FILES)
+def odd_file(request, tmp_path):
+    """A path of a sound whose end is ten times as loud as its start, and its seconds."""
+    make, seconds = ODD_FILES[request.param]
+    path = tmp_path / "speaker" / request.param
+    path.parent.mkdir()
+    make(path)
+    return path, seconds
+
+
+def has_all_of(samples, sr, seconds):
+    """Whether a sound of `loud_end`, read again, has all its seconds and its loud end."""
+    frame = 1_200 * 2  # samples by which an MP3 without its header is longer
+    n = round(seconds * sr)
+    ends_loud = audio.level_db(samples[n - sr // 4 : n - sr // 8]) > -26
+    return ends_loud and -sr * 0.03 <= len(samples) - n <= 3 * frame

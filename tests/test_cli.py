@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from conftest import keep, save_model
+from conftest import keep, riff, save_model
 
-from helpers import audio, models, store
+from helpers import audio, models, reading, store
 from helpers.__main__ import EXPERIMENTS, main
 from helpers.evaluation import tables
 
@@ -90,6 +90,32 @@ def test_denoise_folder_goes_on_after_a_bad_file(tmp_path, tree, weights, capsys
     errors = captured.err.strip().splitlines()
     assert errors[-2].startswith(f"error: {tree / 'bad.wav'}: not readable as audio")
     assert errors[-1] == "1 failed, 2 done"
+
+
+@pytest.mark.parametrize("command", ["denoise", "add-noise"])
+def test_without_pyav_a_folder_names_what_phones_record(
+    tmp_path, tree, weights, command, monkeypatch, capsys
+):
+    monkeypatch.setattr(reading, "av", None)
+    (tree / "bad.wav").unlink()
+    (tree / "memo.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(1_000))
+    options = ["--weights", str(weights)] if command == "denoise" else []
+    assert main([command, str(tree), str(tmp_path / "out"), *options]) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert errors[-2].startswith(f"error: {tree / 'memo.m4a'}: not readable without PyAV")
+    assert "; `pip install -r requirements-formats.txt`" in errors[-2]
+    assert errors[-1] == "1 failed, 2 done"
+
+
+@pytest.mark.parametrize("command", ["denoise", "add-noise"])
+def test_a_wrong_header_is_noted_in_one_line_once(tmp_path, weights, command, capsys):
+    source = tmp_path / "a.wav"
+    riff(source, 0)
+    options = ["--weights", str(weights)] if command == "denoise" else []
+    assert main([command, str(source), str(tmp_path / "out.flac"), *options]) == 0
+    note = f"note: {source}: its header says 0 bytes of sound, 64000 are there and read\n"
+    assert capsys.readouterr().err == note
+    assert sf.info(tmp_path / "out.flac").frames == 32_000
 
 
 def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, capsys):

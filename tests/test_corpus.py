@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from helpers import store
+from helpers import audio, reading, store
 from helpers.data import corpus
 from helpers.data.corpus import CorpusError
 
@@ -263,3 +263,95 @@ def test_voxpopuli_list_of_other_columns(voxpopuli):
     listing.write_text(VOXPOPULI.replace("speaker_id", "who"))
     with pytest.raises(corpus.CorpusError, match="speaker_id"):
         corpus.read_corpus(voxpopuli)
+
+
+# --- other layouts --------------------------------------------------------------------------------
+
+PEOPLE = ["anna", "ben", "carla", "dan", "eva", "finn", "gita", "hugo", "ines", "jan"]
+
+
+def own(folder, pattern="{}/{}.wav", people=PEOPLE, files=2):
+    """Sounds of people, `pattern` filled with the speaker and a number."""
+    for name in people:
+        for i in range(files):
+            path = folder / pattern.format(name, i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, np.zeros(8_000), 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["wav", "ogg", "mp3"])
+@pytest.mark.parametrize("place", ["", "my mother's/wav48/", "a/b/c/d/"])
+@pytest.mark.parametrize("inner", ["", "monday/", "monday/raw/late/"])
+def test_a_folder_is_a_speaker(tmp_path, ending, place, inner):
+    own(tmp_path, f"{place}{{}}/{inner}{{}}.{ending}")
+    (tmp_path / "notes.txt").write_text("no sound")
+    table = corpus.read_corpus(tmp_path)
+    assert list(table.columns) == COLUMNS
+    assert sorted(set(table.speaker)) == PEOPLE
+    assert len(table) == 20
+    assert table.utterance.is_unique
+    assert not table.utterance.str.contains("/").any()
+    assert list(table.seconds) == pytest.approx([0.5] * 20, abs=0.001)
+    assert set(table.split) == {"train", "validation", "test"}
+    assert dict(zip(table.speaker, table.split, strict=True)) == {
+        name: corpus.hash_split(name) for name in PEOPLE
+    }
+
+
+def test_a_flat_folder_says_what_follows(tmp_path):
+    own(tmp_path, "{}_{}.wav")
+    message = rf"\A{tmp_path}: 20 sounds lie in no folder .* flatters the scores; make a folder"
+    with pytest.warns(audio.AudioWarning, match=message):
+        table = corpus.read_corpus(tmp_path)
+    assert list(table.speaker) == list(table.utterance)
+    assert table.speaker.is_unique
+    assert set(table.split) == {"train", "validation", "test"}
+
+
+def test_librispeech_in_wav(tmp_path):
+    own(tmp_path, "dev-clean/{0}/7/{0}-7-000{1}.wav")
+    (tmp_path / "dev-clean/anna/7/anna-7.trans.txt").write_text("anna-7-0000 GOOD DAY\n")
+    table = corpus.read_corpus(tmp_path)
+    assert set(table.subset) == {"dev-clean"}
+    assert set(table.chapter) == {"7"}
+    assert sorted(set(table.speaker)) == PEOPLE
+    assert table.text[0] == "GOOD DAY"
+    assert corpus.read_corpus(tmp_path, ["dev-clean"]).equals(table)
+    sf.write(tmp_path / "dev-clean" / "stray.wav", np.zeros(800), 16_000)
+    with pytest.warns(audio.AudioWarning, match=rf"\A{tmp_path}: 1 sounds outside <subset>"):
+        assert corpus.read_corpus(tmp_path).equals(table)
+
+
+@pytest.mark.parametrize("people", [["anna", "ben"], ["anna", "ben", "carla"]])
+def test_too_few_speakers_are_told_what_to_do(tmp_path, people):
+    own(tmp_path, people=people)
+    message = rf"\A{tmp_path}: too few speakers, none for .*; add speakers, each .* 20 or more"
+    with pytest.raises(CorpusError, match=message):
+        corpus.read_corpus(tmp_path)
+
+
+def test_a_split_without_speakers_says_what_there_is(tmp_path):
+    table = corpus.read_corpus(make_corpus(tmp_path, {"dev-clean": ["251"]}))
+    empty = next(name for name in corpus.SPLITS if name != table.split[0])
+    with pytest.raises(ValueError, match=rf"split '{empty}' here .*1 in .*; add speakers"):
+        corpus.pick(table, empty, 3)
+    with pytest.raises(ValueError, match="no split is named 'tset'; choose from train, "):
+        corpus.pick(table, "tset", 3)
+
+
+def test_two_sounds_of_one_name(tmp_path):
+    own(tmp_path)
+    own(tmp_path, "{}/{}.flac")
+    with pytest.raises(
+        CorpusError, match=r"0\.(wav|flac): named as anna/0\.(wav|flac) is; rename one"
+    ):
+        corpus.read_corpus(tmp_path)
+
+
+def test_a_sound_that_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "av", None)
+    path = own(tmp_path) / "anna" / "memo.m4a"
+    path.write_bytes(b"\0\0\0\x1cftypM4A " + bytes(1_000))
+    with pytest.raises(CorpusError, match=rf"\A{path}: not readable without PyAV .*; `pip install"):
+        corpus.read_corpus(tmp_path)

@@ -139,6 +139,26 @@ def test_samples_beyond_full_scale_are_clipped_and_counted(pass_through, tmp_pat
     np.testing.assert_allclose(denoised, np.clip(loud, -1, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize(("subtype", "level"), [("FLOAT", 4), ("DOUBLE", 4), ("FLOAT", 0.5)])
+@pytest.mark.parametrize("gate_db", [np.inf, -np.inf], ids=["denoised", "left"])
+def test_float_stays_float_in_a_wav(pass_through, tmp_path, subtype, level, gate_db):
+    sf.write(tmp_path / "a.wav", level * low_clip(SR, 20_000, 2), SR, subtype=subtype)
+    denoiser = with_settings(pass_through, gate_db=gate_db)
+    report = denoise_file(denoiser, tmp_path / "a.wav", tmp_path / "b.wav")
+    assert report["clipped"] == 0
+    assert sf.info(tmp_path / "b.wav").subtype == "FLOAT"
+    loud, denoised = (sf.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    assert (np.abs(loud).max() > 1) == (level > 1)
+    np.testing.assert_allclose(denoised, loud, atol=1e-5)
+
+
+@pytest.mark.parametrize(("subtype", "out"), [("PCM_16", "PCM_16"), ("PCM_24", "PCM_24")])
+def test_integers_stay_integers_in_a_wav(pass_through, tmp_path, subtype, out):
+    sf.write(tmp_path / "a.wav", low_clip(SR, 20_000, 1), SR, subtype=subtype)
+    denoise_file(pass_through, tmp_path / "a.wav", tmp_path / "b.wav")
+    assert sf.info(tmp_path / "b.wav").subtype == out
+
+
 @pytest.mark.parametrize("ending", [".flac", ".FLAC", ".wav"])
 def test_ending_chooses_the_format(pass_through, tmp_path, ending):
     sf.write(tmp_path / "a.wav", low_clip(SR, 1_000, 1), SR)

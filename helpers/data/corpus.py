@@ -1,7 +1,8 @@
 """Which utterances exist, where they lie, who speaks, and which split they belong to.
 
 Reads the LibriSpeech layout `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac`
-(Panayotov et al., ICASSP 2015) and VoxPopuli's lists. Taught in `01_dataset`.
+(Panayotov et al., ICASSP 2015), VoxPopuli's lists, and any folders of sounds, one for each speaker.
+Taught in `01_dataset`.
 """
 
 import csv
@@ -11,14 +12,16 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import soundfile as sf
 
+from helpers import audio
 from helpers.store import ROOT, shown
 
 SPLIT_SEED = 0
 SPLITS = ("train", "validation", "test", "other")
 OFFICIAL_SPEAKERS = 20  # an official subset with fewer speakers is only a slice of it
+ENOUGH_SPEAKERS = 20  # of which `hash_split` leaves each split some, in 98 of 100 corpora
 OFFICIAL = {"train-clean": "train", "dev-clean": "validation", "test-clean": "test"}
+OWN = "own"  # the subset of a corpus that is none of the known ones
 SUBSETS = {  # hours and speakers of the whole corpus, Panayotov et al., table 1
     "dev-clean": (5.4, 40),
     "test-clean": (5.4, 40),
@@ -80,17 +83,29 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
 
     Columns: utterance, subset, speaker, chapter, sex ("F", "M" or None), seconds, text (None
     without a transcript), path, split (see `add_splits`). A folder with VoxPopuli's lists is
-    read by `read_voxpopuli`. Raises CorpusError for a folder with neither.
+    read by `read_voxpopuli`, one of other layout than LibriSpeech's by `read_own`. Raises
+    CorpusError for a folder without sounds, or with one that cannot be read.
     """
     folder = Path(folder)
     if listings := [p for deep in ("", "*/", "*/*/") for p in folder.glob(f"{deep}asr_*.tsv")]:
         return read_voxpopuli(sorted(listings))
-    files = sorted(folder.glob("*/*/*/*.flac"))
+    sounds = audio.audio_files(folder)
+    files = [path for path in sounds if is_librispeech(path.relative_to(folder))]
+    if sounds and not files and subsets is None:
+        return read_own(folder, sounds)
     if not any(subsets is None or path.parts[-4] in subsets for path in files):
         raise CorpusError(
             f"{folder}: no {'|'.join(subsets or ['<subset>'])}/<speaker>/<chapter>/*.flac here; "
             "run `python -m helpers download dev-clean` or set DENOISER_CORPUS"
         )
+    if n_left := len(sounds) - len(files):
+        audio.note(folder, f"{n_left} sounds outside <subset>/<speaker>/<chapter>/ are left out")
+    table = read_librispeech(folder, files)
+    return table if subsets is None else table[table.subset.isin(subsets)].reset_index(drop=True)
+
+
+def read_librispeech(folder: Path, files: list[Path]) -> pd.DataFrame:
+    """The table of `read_corpus` from sounds of `is_librispeech`."""
     sexes, texts = read_sexes(folder), read_transcripts(folder)
     rows = [
         {
@@ -105,8 +120,68 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
         }
         for path in files
     ]
-    table = add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
-    return table if subsets is None else table[table.subset.isin(subsets)].reset_index(drop=True)
+    return add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
+
+
+def is_librispeech(path: Path) -> bool:
+    """Whether `<subset>/<speaker>/<chapter>/<name>` is LibriSpeech's: its subset is one of
+    SUBSETS or its name begins with the speaker. The sound may be of any kind."""
+    return len(path.parts) == 4 and (
+        path.parts[0] in SUBSETS or path.name.startswith(path.parts[1])
+    )
+
+
+def read_own(folder: Path, sounds: list[Path]) -> pd.DataFrame:
+    """The table of `read_corpus` from sounds in any folders: those of one folder are one speaker.
+
+    The folder is the first below `folder`, or below what all sounds lie in. Sounds outside of
+    folders each count as a speaker of their own, which is said (AudioWarning): one voice may then
+    stand in training and in the test. Raises CorpusError for two sounds of one name.
+    """
+    top = Path(os.path.commonpath([path.parent for path in sounds]))
+    rows = []
+    for path in sounds:
+        inner = path.relative_to(top).with_suffix("").parts
+        rows.append(
+            {
+                "utterance": "-".join(inner),
+                "subset": OWN,
+                "speaker": inner[0],
+                "chapter": inner[-2] if len(inner) > 1 else inner[0],
+                "sex": None,
+                "seconds": duration(path),
+                "text": None,
+                "path": path,
+            }
+        )
+    table = pd.DataFrame(rows).sort_values("utterance", ignore_index=True)
+    if not (twice := table[table.utterance.duplicated(keep=False)]).empty:
+        one, other = twice.path.iloc[:2]
+        raise CorpusError(f"{one}: named as {other.relative_to(folder)} is; rename one")
+    if flat := sum(path.parent == top for path in sounds):
+        audio.note(
+            top,
+            f"{flat} sounds lie in no folder of a speaker and each count as one, so a voice may "
+            "stand in training and in the test, which flatters the scores; make a folder for each",
+        )
+    return check_speakers(add_splits(table), folder)
+
+
+def check_speakers(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table itself, if training and the test find speakers in it. Raises CorpusError."""
+    if empty := [name for name in SPLITS[:3] if not (table.split == name).any()]:
+        none, there = " and ".join(empty), speakers_by_split(table)
+        raise CorpusError(
+            f"{folder}: too few speakers, none for {none} ({there}); add speakers, each in a "
+            f"folder of its own, {ENOUGH_SPEAKERS} or more in all"
+        )
+    return table
+
+
+def speakers_by_split(table: pd.DataFrame) -> str:
+    """How many speakers each split has, as text."""
+    counts = table.groupby("split").speaker.nunique()
+    return ", ".join(f"{counts.get(name, 0)} in {name}" for name in SPLITS)
 
 
 def read_voxpopuli(listings: list[Path]) -> pd.DataFrame:
@@ -148,11 +223,16 @@ def read_voxpopuli(listings: list[Path]) -> pd.DataFrame:
 
 
 def duration(path: Path) -> float:
-    """Seconds of an audio file, from its header. Raises CorpusError naming a broken file."""
+    """Seconds of an audio file, from its header where that says it. Raises CorpusError naming a
+    file that cannot be read."""
     try:
-        return sf.info(path).duration
-    except sf.LibsndfileError as error:
-        raise CorpusError(f"{path}: not readable as audio; copy or download it again") from error
+        with audio.open_audio(path) as reader:
+            frames = reader.frames
+            if frames is None:
+                frames = sum(map(len, reader.blocks(1 << 20)))
+            return frames / reader.samplerate
+    except audio.AudioError as error:
+        raise CorpusError(str(error)) from error
 
 
 def read_sexes(folder: Path) -> dict[str, str]:
@@ -207,7 +287,7 @@ def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
     """At most `n_utterances` of a split (0: all), or of each of several, as "test+other".
 
     Its speakers are taken in turn, so that many are heard. Raises ValueError for a split without
-    utterances.
+    utterances, as a corpus of few speakers has.
     """
     parts = []
     for name in split.split("+"):
@@ -215,7 +295,12 @@ def pick(table: pd.DataFrame, split: str, n_utterances: int) -> pd.DataFrame:
         parts.append(chosen.head(n_utterances or len(chosen)))
     utterances = pd.concat(parts, ignore_index=True)
     if utterances.empty:
-        raise ValueError(f"no utterance of split {split!r} here; choose from {SPLITS}")
+        if unknown := [name for name in split.split("+") if name not in SPLITS]:
+            raise ValueError(f"no split is named {unknown[0]!r}; choose from {', '.join(SPLITS)}")
+        raise ValueError(
+            f"no utterance of split {split!r} here (speakers: {speakers_by_split(table)}); add "
+            f"speakers, {ENOUGH_SPEAKERS} or more in all, or choose another split"
+        )
     return utterances
 
 

@@ -206,12 +206,21 @@ def recorded_files(folder: Path | None, split: str | None = None) -> list[Path]:
     """Sorted audio files below `folder`, of one split or of all.
 
     They are split by source (see `recordings.read_recordings`): several files may be cuts of one
-    recording, and a split by file would let training hear the test's sources.
+    recording, and a split by file would let training hear the test's sources. Raises ValueError
+    for a folder of which training would use nothing.
     """
     if folder is None:
         return []
     table = recordings.read_recordings(folder)
-    return list(table.path if split is None else table.path[table.split == split])
+    found = list(table.path if split is None else table.path[table.split == split])
+    if split == "train" and table.empty:
+        raise ValueError(f"{folder}: no sounds below this folder; fill it or unset DENOISER_NOISE")
+    if split == "train" and not found:
+        raise ValueError(
+            f"{folder}: no recordings for train among its {len(table)}; a sub-folder goes whole to "
+            "one split, so spread them over ten or more"
+        )
+    return found
 
 
 @functools.lru_cache(maxsize=128)

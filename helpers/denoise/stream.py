@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import models
-from helpers.audio import SAMPLE_RATE
+from helpers.audio import SAMPLE_RATE, as_columns
 from helpers.backend import tf
 from helpers.denoise.gate import Change
 from helpers.models.blocks import hop_length, zero_states
@@ -59,12 +59,15 @@ class Denoiser:
         return Stream(self, n_channels)
 
     def __call__(self, noisy: np.ndarray) -> np.ndarray:
-        """Denoise 16 kHz audio `(samples,)` or `(samples, channels)`; same shape, float32."""
-        columns = noisy[:, None] if noisy.ndim == 1 else noisy
+        """Denoise 16 kHz audio `(samples,)` or `(samples, channels)`; same shape, float32.
+
+        Raises ValueError for what `audio.as_columns` does not take.
+        """
+        columns = as_columns(noisy)
         stream = self.stream(columns.shape[1])
         denoised = np.concatenate([stream.process(columns), stream.finish()])
         chosen = columns if stream.why_leave else denoised
-        return np.float32(chosen).reshape(noisy.shape)
+        return np.float32(chosen).reshape(np.shape(noisy))
 
 
 class Stream:
@@ -96,9 +99,13 @@ class Stream:
         return self.change.why_leave(self.denoiser.gate_db, self.denoiser.low_share)
 
     def process(self, block: np.ndarray) -> np.ndarray:
-        """Take `(n, channels)`, give what is complete, `(m, channels)`."""
-        self.noisy = np.concatenate([self.noisy, np.float32(block)])
-        self.waiting = np.concatenate([self.waiting, np.float32(block).T], axis=1)
+        """Take `(n, channels)`, give what is complete, `(m, channels)`.
+
+        Raises ValueError, and stays as it is, for what `audio.as_columns` does not take.
+        """
+        block = as_columns(block, self.waiting.shape[0])
+        self.noisy = np.concatenate([self.noisy, block])
+        self.waiting = np.concatenate([self.waiting, block.T], axis=1)
         ready = list(self._full_blocks())
         return self._hand_out(ready)
 

@@ -74,7 +74,7 @@ def read_whole(file: Path) -> tuple[np.ndarray, int]:
     """All samples of a file at its own rate, float32 `(samples, channels)`, and the rate."""
     with audio.open_audio(file) as reader:
         files.check_format(reader, file, Path("any.flac"))
-        return np.concatenate(list(audio.read_blocks(reader, 1 << 20))), reader.samplerate
+        return np.concatenate(list(reader.blocks(1 << 20))), reader.samplerate
 
 
 def file_hash(path: Path) -> str:

@@ -17,6 +17,7 @@ from helpers.store import FileError
 
 FLAC_CHANNELS = 8
 BLOCK_SECONDS = 4.0  # that are held in memory
+FLOATS = {"FLOAT", "DOUBLE"}  # written to a WAV as float, which holds what is beyond full scale
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
@@ -60,16 +61,23 @@ def for_each_file(
     return report
 
 
-def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
-    """Raise AudioError for an input without samples, or one that `target` cannot hold."""
+def check_format(reader: audio.Reader, source: Path, target: Path) -> None:
+    """Raise AudioError for an input that `target` cannot hold."""
     if target.suffix.lower() not in (".flac", ".wav"):
         raise AudioError(f"{target}: the output is FLAC or WAV; end its name in .flac or .wav")
     if target.suffix.lower() == ".flac" and reader.channels > FLAC_CHANNELS:
         raise AudioError(
             f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
         )
-    if reader.frames == 0:
-        raise AudioError(f"{source}: holds no samples; record it again")
+
+
+def storage(reader: audio.Reader, target: Path) -> dict[str, str]:
+    """How `target` holds what is read: its `format`, and as its `subtype` float in a WAV for
+    float, else 24 bits where the input has more than 16."""
+    kind = target.suffix[1:].upper()
+    if kind == "WAV" and reader.subtype in FLOATS:
+        return {"subtype": "FLOAT", "format": kind}
+    return {"subtype": "PCM_24" if reader.subtype in FINE else "PCM_16", "format": kind}
 
 
 # --- denoising one file -----------------------------------------------------------------------
@@ -86,7 +94,7 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
     """Denoise one file: same length, rate and channels, every channel for itself, streamed.
 
     `denoiser`: a `helpers.denoise.stream.Denoiser`.
-    Written as FLAC (or WAV, if `target` ends so), with 24 bits where the input has more than 16.
+    Written as FLAC (or WAV, if `target` ends so), see `storage`.
     Returns {"seconds", "sr", "clipped", "left"} (seconds of audio, samples clipped to full scale,
     why the gate left the input as it is: "clean", "whole band" or "" for neither). Raises
     FileError, and then leaves nothing behind.
@@ -94,38 +102,39 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
     with audio.open_audio(source) as reader, store.atomic_path(target, overwrite) as temporary:
         check_format(reader, source, target)
         sr, channels = reader.samplerate, reader.channels
-        bits = "PCM_24" if reader.subtype in FINE else "PCM_16"
-        kind = {"subtype": bits, "format": target.suffix[1:].upper()}
+        kind = storage(reader, target)
 
         def write(blocks: Iterator[np.ndarray]) -> int:
             clipped = 0
             with sf.SoundFile(temporary, "w", sr, channels, **kind) as writer:
                 for block in blocks:
-                    clipped += int(np.sum(np.abs(block) > 1))
-                    writer.write(np.clip(block, -1, 1))
+                    if kind["subtype"] != "FLOAT":
+                        clipped += int(np.sum(np.abs(block) > 1))
+                        block = np.clip(block, -1, 1)
+                    writer.write(block)
             return clipped
 
         stream = denoiser.stream(channels)
         clipped = write(denoised_blocks(stream, reader))
         if left := stream.why_leave:
-            with audio.open_audio(source) as again:
-                clipped = write(audio.read_blocks(again, int(BLOCK_SECONDS * sr)))
+            clipped = write(reader.blocks(int(BLOCK_SECONDS * sr)))
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
 
 
-def denoised_blocks(stream, reader: sf.SoundFile) -> Iterator[np.ndarray]:
+def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
     """Blocks `(n, channels)` at the file's own rate, as many samples in all as the file has."""
     sr, channels = reader.samplerate, reader.channels
     inward, outward = resampler(sr, SAMPLE_RATE, channels), resampler(SAMPLE_RATE, sr, channels)
     empty = np.zeros((0, channels), np.float32)
-    left = reader.frames
-    bar = tqdm(total=reader.frames / sr, unit="s", delay=2, leave=False, disable=None)
-    for block in audio.read_blocks(reader, int(BLOCK_SECONDS * sr)):
-        out = outward(stream.process(inward(block)))[:left]
-        left -= len(out)
+    owed = 0  # samples taken in and not yet given back; what comes out is late, never early
+    seconds = reader.frames and reader.frames / sr
+    bar = tqdm(total=seconds, unit="s", delay=2, leave=False, disable=None)
+    for block in reader.blocks(int(BLOCK_SECONDS * sr)):
+        out = outward(stream.process(inward(block)))
+        owed += len(block) - len(out)
         bar.update(len(block) / sr)
         yield out
     rest = np.concatenate([stream.process(inward(empty, last=True)), stream.finish()])
-    rest = outward(rest, last=True)[:left]
-    yield np.pad(rest, ((0, left - len(rest)), (0, 0)))  # rates round to a sample less
+    rest = outward(rest, last=True)[:owed]
+    yield np.pad(rest, ((0, owed - len(rest)), (0, 0)))  # rates round to a sample less
     bar.close()
