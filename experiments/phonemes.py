@@ -123,7 +123,8 @@ def facts_of_features(split: str, utterances: pd.DataFrame, files) -> dict:
         inputs = conditions.possible(TEST_CONDITIONS, files)
         noises = [facts_of_noisy(one, 0, files) for one in inputs]
         pairs = store.code(trial_pairs, told=(audio.read, conditions.make_noisy))
-    denoiser = [store.code(Denoiser, models.module(METHOD).build), models.weights_sha256(METHOD)]
+    code = store.code(Denoiser, models.module(METHOD).build, told=(models.load,))  # by the SHA-256
+    denoiser = [code, models.weights_sha256(METHOD)]
     return {
         "clips": facts_of_clips(utterances),
         "noise": noises,

@@ -7,6 +7,7 @@ the experiments.
 
 import ast
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import inspect
@@ -52,9 +53,7 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise FileError(
-            f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise _no_place(path.parent, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -65,6 +64,51 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of `path` through the block; `.<name>.lock` beside it is gone afterwards.
+
+    A process that dies, however it does, holds it no longer. Where another one holds it, `wait`,
+    or raise FileError. Raises FileError as well where the folder cannot be written.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _lock(lock, wait)
+    if handle is None:
+        raise FileError(f"{path}: another process is at work on it; wait for its end")
+    try:
+        yield
+    finally:
+        with contextlib.closing(os.fdopen(handle)):
+            lock.unlink(missing_ok=True)
+
+
+def _lock(lock: Path, wait: bool) -> int | None:
+    """An open handle that holds a lock file, None where another process does."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # who was here before has removed its folder
+        except OSError as error:
+            raise _no_place(lock.parent, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if lock.exists() and os.path.samestat(os.fstat(handle), os.stat(lock)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # who held it has removed it: it keeps nobody out
+
+
+def _no_place(folder: Path, error: OSError) -> FileError:
+    return FileError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
 
 
 # --- what decides a file ------------------------------------------------------------------------

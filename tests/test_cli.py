@@ -304,6 +304,17 @@ def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, caps
     assert card["scores"]["low-pass, 0 dB"]["si_sdr"] > 5
 
 
+@pytest.mark.parametrize("cycles", [["0"], ["-3"], ["2", "0"]])
+def test_a_training_without_epochs_replaces_nothing(tmp_path, monkeypatch, cycles, capsys):
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    (tmp_path / "spectrogram.keras").write_bytes(b"precious")
+    assert main(["train", "s", "--out", str(tmp_path), "--cycles", *cycles]) == 1
+    error = f"error: cycles {' '.join(cycles)}: give each an epoch or more"
+    assert capsys.readouterr().err.splitlines() == [error]
+    assert [path.name for path in tmp_path.iterdir()] == ["spectrogram.keras"]
+    assert (tmp_path / "spectrogram.keras").read_bytes() == b"precious"
+
+
 def test_ctrl_c_ends_an_experiment_with_130(tmp_path):
     """It is run in a process of its own, and both get the signal."""
     command = [sys.executable, "-m", "helpers", "evaluate", "--out", str(tmp_path / "rows")]

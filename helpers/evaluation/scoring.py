@@ -88,6 +88,6 @@ def add_scores(method: str, folder: Path | None = None, n_utterances: int = 24) 
     }
     scores = {"input": f"white 4-8 kHz, {len(utterances)} validation utterances"} | scores
     content = models.card(method, folder) | {"scores": scores}
-    path = models.weights_path(method, folder).with_suffix(".json")
+    path = models.beside(method, ".json", folder)
     with store.atomic_path(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
