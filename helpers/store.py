@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,10 @@ class FileError(ValueError):
     """A file that cannot be read or written; the message names it and the remedy in one line."""
 
 
+class PlaceError(FileError):
+    """A folder that cannot be written."""
+
+
 def shown(path: Path) -> str:
     """A path as it reads from the project's root, without one machine's folders."""
     path = Path(path).resolve()
@@ -43,8 +48,8 @@ def shown(path: Path) -> str:
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` only when the block ends well.
 
-    Raises FileError when `path` exists and `overwrite` is false, or its folder cannot be
-    written. Nothing half-written is left behind.
+    Raises FileError when `path` exists and `overwrite` is false, PlaceError when its folder cannot
+    be written. Nothing half-written is left behind.
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -71,7 +76,7 @@ def alone(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of `path` through the block; `.<name>.lock` beside it is gone afterwards.
 
     A process that dies, however it does, holds it no longer. Where another one holds it, `wait`,
-    or raise FileError. Raises FileError as well where the folder cannot be written.
+    or raise FileError. Raises PlaceError where the folder cannot be written.
     """
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
@@ -107,8 +112,25 @@ def _lock(lock: Path, wait: bool) -> int | None:
         os.close(handle)  # who held it has removed it: it keeps nobody out
 
 
-def _no_place(folder: Path, error: OSError) -> FileError:
-    return FileError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
+def _no_place(folder: Path, error: OSError) -> PlaceError:
+    return PlaceError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
+
+
+@contextlib.contextmanager
+def spared(loss: str) -> Iterator[None]:
+    """A block whose files can be done without: where they cannot be written, it ends early.
+
+    A process is warned once of each `loss`, as a sentence, for example "answers are not kept".
+    """
+    try:
+        yield
+    except (PlaceError, OSError) as error:
+        if loss not in _LOSSES:
+            _LOSSES.add(loss)
+            warnings.warn(f"{loss}: {error}", stacklevel=4)
+
+
+_LOSSES = set()  # that were told in this process
 
 
 # --- what decides a file ------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def transfer(part: Path, size: int, md5: str, mirrors: Sequence[str], progress: 
                 failure = f"{mirror}: {error}"
             if progress:
                 tqdm.write(f"{failure}; trying elsewhere")
-        if not size_of(part) or doubted.issuperset(mirrors):
+        if not size_of(part) or (doubted and doubted.issuperset(mirrors)):
             part.unlink(missing_ok=True)
             doubted.clear()
     raise DownloadError(
