@@ -8,6 +8,7 @@ the experiments.
 import ast
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib
 import inspect
@@ -116,6 +117,29 @@ def _no_place(folder: Path, error: OSError) -> PlaceError:
     return PlaceError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
 
 
+def check_place(path: Path) -> None:
+    """Raise PlaceError where a file of this name cannot be written: to be known before hours."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _no_place(path.parent, error) from error
+
+
+@functools.cache
+def writable(folder: Path) -> Path:
+    """The folder, or an empty temporary one where it cannot be written; then a warning says so."""
+    try:
+        check_place(Path(folder) / "any")
+    except PlaceError as error:
+        place = Path(tempfile.mkdtemp(prefix="denoiser-"))
+        warnings.warn(f"{error}; until then {place} is taken", stacklevel=2)
+        return place
+    return Path(folder)
+
+
 @contextlib.contextmanager
 def spared(loss: str) -> Iterator[None]:
     """A block whose files can be done without: where they cannot be written, it ends early.
@@ -125,12 +149,16 @@ def spared(loss: str) -> Iterator[None]:
     try:
         yield
     except (PlaceError, OSError) as error:
-        if loss not in _LOSSES:
-            _LOSSES.add(loss)
-            warnings.warn(f"{loss}: {error}", stacklevel=4)
+        _warn_once(loss, str(error))
 
 
-_LOSSES = set()  # that were told in this process
+_told = set()
+
+
+def _warn_once(loss: str, why: str) -> None:
+    if loss not in _told:
+        _told.add(loss)
+        warnings.warn(f"{loss}: {why}", stacklevel=5)
 
 
 # --- what decides a file ------------------------------------------------------------------------
