@@ -40,17 +40,27 @@ def kept_rows(path: Path, which: dict, facts, make: Callable[[], pd.DataFrame]) 
     """As `kept`, in a table of results that grows part by part: all its rows, these among them.
 
     The column `part` holds the key of the facts. Rows that `which` (column -> value) tells, made
-    under other facts, are replaced; the file is written anew after each part.
+    under other facts, are replaced; the file is written anew after each part. Several processes
+    may fill one file.
     """
-    rows = word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
     part = store.key(facts)
-    if not (rows.part == part).any():
+    if not _has_part(rows := _read(path), part):
         new = make().assign(part=part)
-        if len(rows):
-            rows = rows[~(rows[list(which)] == pd.Series(which)).all(axis=1)]
-        rows = pd.concat([rows, new], ignore_index=True)
-        tables.save_rows(rows, path)
+        with store.alone(path, wait=True):
+            if not _has_part(rows := _read(path), part):  # another process may have made it
+                if len(rows):
+                    rows = rows[~(rows[list(which)] == pd.Series(which)).all(axis=1)]
+                rows = pd.concat([rows, new], ignore_index=True)
+                tables.save_rows(rows, path)
     return rows
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
+
+
+def _has_part(rows: pd.DataFrame, part: str) -> bool:
+    return bool((rows.part == part).any())
 
 
 # --- facts that several experiments share -------------------------------------------------------
