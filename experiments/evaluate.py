@@ -60,7 +60,7 @@ def trained(method: str, folder: Path | None = None) -> Entry:
     from helpers.denoise.stream import Denoiser
 
     system = systems.neural(method, folder)  # which looks at the weights first
-    code = store.code(Denoiser, models.module(method).build)
+    code = store.code(Denoiser, models.module(method).build, told=(models.load,))  # by the SHA-256
     megabytes = models.weights_path(method, folder).stat().st_size / 1e6
     return Entry(system, code, models.weights_sha256(method, folder), megabytes)
 

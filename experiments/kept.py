@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pandas as pd
 
 from helpers import audio, store
@@ -42,20 +41,33 @@ def kept_rows(path: Path, which: dict, facts, make: Callable[[], pd.DataFrame]) 
     """As `kept`, in a table of results that grows part by part: all its rows, these among them.
 
     The column `part` holds the key of the facts. Rows that `which` (column -> value) tells, made
-    under other facts, are replaced; the file is written anew after each part.
+    under other facts, are replaced; the file is written anew after each part. Several processes
+    may fill one file.
     """
-    rows = word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
     part = store.key(facts)
-    if not (rows.part == part).any():
+    if not _has_part(rows := _read(path), part):
         new = make().assign(part=part)
-        if len(rows):
-            same = [
-                rows[name].isna() if pd.isna(v) else rows[name] == v for name, v in which.items()
-            ]
-            rows = rows[~np.logical_and.reduce(same)]
-        rows = pd.concat([rows, new], ignore_index=True)
-        tables.save_rows(rows, path)
+        with store.alone(path, wait=True):
+            if not _has_part(rows := _read(path), part):  # another process may have made it
+                rows = pd.concat([rows[~_told(rows, which)], new], ignore_index=True)
+                tables.save_rows(rows, path)
     return rows
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
+
+
+def _has_part(rows: pd.DataFrame, part: str) -> bool:
+    return bool((rows.part == part).any())
+
+
+def _told(rows: pd.DataFrame, which: dict) -> pd.Series:
+    """Which rows have these values in these columns; NaN is like NaN."""
+    same = pd.Series(bool(len(rows)), rows.index)
+    for name, value in which.items() if len(rows) else ():
+        same &= rows[name].isna() if pd.isna(value) else rows[name] == value
+    return same
 
 
 # --- facts that several experiments share -------------------------------------------------------

@@ -18,6 +18,7 @@ from helpers.data import conditions, noise
 from helpers.data.noise_bank import BANK_CLIPS, NoiseBank, code_of_noise
 from helpers.denoise.stream import Denoiser
 from helpers.evaluation import phonemes, word_errors
+from helpers.models import training
 from helpers.quick import size
 
 METHOD = "spectrogram"  # the denoiser of the matched-condition experiment
@@ -123,7 +124,8 @@ def facts_of_features(split: str, utterances: pd.DataFrame, files) -> dict:
         inputs = conditions.possible(TEST_CONDITIONS, files)
         noises = [facts_of_noisy(one, 0, files) for one in inputs]
         pairs = store.code(trial_pairs, told=(audio.read, conditions.make_noisy))
-    denoiser = [store.code(Denoiser, models.module(METHOD).build), models.weights_sha256(METHOD)]
+    code = store.code(Denoiser, models.module(METHOD).build, told=(models.load,))  # by the SHA-256
+    denoiser = [code, models.weights_sha256(METHOD)]
     return {
         "clips": facts_of_clips(utterances),
         "noise": noises,
@@ -138,7 +140,8 @@ def facts_of_features(split: str, utterances: pd.DataFrame, files) -> dict:
 def run_dir(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -> Path:
     """Where a training keeps its checkpoints: named by its features, code and settings."""
     facts = [sets[split][2] for split in ("train", "validation")]
-    key = store.key([kind, epochs, seed, store.code(train_phonemes), *facts])
+    told = (training.Checkpoint, training.History, training.Stopwatch, training.resume)
+    key = store.key([kind, epochs, seed, store.code(train_phonemes, told=told), *facts])
     return store.RUNS / f"phonemes-{kind}-{key}"
 
 
@@ -150,8 +153,7 @@ def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -
     keras.utils.set_random_seed(seed)
     folder = run_dir(kind, sets, epochs, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    history, finished = folder / "history.csv", folder / "finished.weights.h5"
-    done = len(pd.read_csv(history)) if history.exists() else 0
+    finished, partial = folder / "finished.weights.h5", folder / "partial.weights.h5"
 
     def data(split, epochs):
         versions, utterances, _ = sets[split]
@@ -171,19 +173,20 @@ def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -
         0.0, epochs * n_batches - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )
     model.compile(keras.optimizers.Adam(rate, clipnorm=5.0), phonemes.CTC())
+    model.optimizer.build(model.trainable_variables)
+    done = training.resume(model, folder)
     model.fit(
         data("train", range(done, epochs)),
         validation_data=data("validation", [0]).cache(),
+        initial_epoch=done,
         epochs=epochs,
         steps_per_epoch=n_batches,
         shuffle=False,  # the batches come in random order already
-        callbacks=[
-            keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False),
-            keras.callbacks.CSVLogger(history, append=True),
-        ],
+        callbacks=[training.Checkpoint(folder), training.Stopwatch(), training.History(folder)],
         verbose=2,
     )
-    model.save_weights(finished)
+    model.save_weights(partial)
+    partial.replace(finished)
     return model
 
 
@@ -215,13 +218,16 @@ def compare_phonemes(
 
     Errors as of `try_phonemes`, with `version`, the beginning of the SHA-256 of the denoiser that
     made the features. Curves: a row an epoch with `trained_on`, `epoch`, `loss` and `val_loss`,
-    nats an utterance.
+    nats an utterance. Raises store.FileError where another process trains the same recogniser.
     """
     sets = phoneme_sets(table, noise_folder)
     rows, curves = [], []
     for kind in phonemes.KINDS:
-        rows.append(try_phonemes(train_phonemes(kind, sets), kind, sets))
+        with store.alone(run_dir(kind, sets)):
+            model = train_phonemes(kind, sets)
+        rows.append(try_phonemes(model, kind, sets))
         history = pd.read_csv(run_dir(kind, sets) / "history.csv")
+        history = history.drop(columns="seconds")
         curves.append(history.assign(trained_on=kind, epoch=history.epoch + 1))
     version = sets["test"][2]["denoiser"][-1][:12]
     found = pd.concat(rows, ignore_index=True).assign(version=version)

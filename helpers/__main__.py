@@ -5,7 +5,7 @@ Modules that need TensorFlow are imported only by the commands that need it.
 
 import argparse
 import dataclasses
-import subprocess
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,21 +18,11 @@ EXPERIMENTS = ("evaluate", "speed", "recognise", "phonemes", "ablate")  # their 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and give its exit code; those of the experiments are run there."""
+    """Run one command and give its exit code; `experiments` takes this process over for its own."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in EXPERIMENTS:
-        return run_experiment(argv)
+        os.execv(sys.executable, [sys.executable, "-m", "experiments", *argv])
     return run_command(parser(), argv)
-
-
-def run_experiment(argv: list[str]) -> int:
-    """Run `python -m experiments` with these arguments and give its exit code, 130 for Ctrl-C."""
-    with subprocess.Popen([sys.executable, "-m", "experiments", *argv]) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # it had the signal too, and says so
-                continue
 
 
 def parser() -> argparse.ArgumentParser:

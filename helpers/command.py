@@ -1,16 +1,24 @@
-"""How a command line runs: which command, one line for an error, the exit code.
+"""How a command line runs: which command, one line for an error, the exit code, the worker
+processes beside it, which end with it.
 
 Shared by `denoiser` and `python -m experiments`.
 """
 
 import argparse
 import contextlib
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from helpers.reading import AudioWarning
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # what ends a command from outside
+WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
 
 
 def new_parser(name: str, text: str) -> tuple[argparse.ArgumentParser, Callable]:
@@ -33,11 +41,12 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Run one command; 0 when all went well, 1 when something failed, 2 for a wrong call.
 
     An error is one line on standard error; with DENOISER_DEBUG set it is raised. So is a note on
-    a sound that is not as its header says.
+    a sound that is not as its header says. A signal of ENDING raises SystemExit with 128 and its
+    number. Worker processes are ended whenever a command is.
     """
     args = parser.parse_args(argv)
     try:
-        with notes_in_one_line():
+        with notes_in_one_line(), signals_handled(), workers_ended():
             return args.work(args) or 0
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DENOISER_DEBUG"):
@@ -63,3 +72,58 @@ def notes_in_one_line():
 
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def signals_handled() -> Iterator[None]:
+    """A block that a signal of ENDING leaves by SystemExit, so that files and workers are seen to.
+
+    One that is ignored (`nohup`) or has a handler already is left alone; so are all where this is
+    not the main thread, which alone can handle them.
+    """
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)  # as a shell tells which signal ended a command
+
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [one for one in ENDING if in_main and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def workers_ended() -> Iterator[None]:
+    """A block whose worker processes end with it where it does not end well."""
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        raise
+
+
+def in_workers(tasks: Iterable, n_workers: int) -> Iterator:
+    """Results of tasks (`joblib.delayed`), in their order, from worker processes that stay for the
+    next call, and end with this process, however it ends.
+    """
+    import joblib
+
+    watched = {"initializer": end_with, "initargs": (os.getpid(),)}
+    return joblib.Parallel(n_workers, return_as="generator", **watched)(tasks)
+
+
+def end_with(parent: int) -> None:
+    """Let this process end soon after its parent, of which a killed one tells nobody."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,6 +7,8 @@ the experiments.
 
 import ast
 import contextlib
+import fcntl
+import functools
 import hashlib
 import importlib
 import inspect
@@ -15,6 +17,7 @@ import os
 import sys
 import tempfile
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +35,10 @@ class FileError(ValueError):
     """A file that cannot be read or written; the message names it and the remedy in one line."""
 
 
+class PlaceError(FileError):
+    """A folder that cannot be written."""
+
+
 def shown(path: Path) -> str:
     """A path as it reads from the project's root, without one machine's folders."""
     path = Path(path).resolve()
@@ -42,8 +49,8 @@ def shown(path: Path) -> str:
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` only when the block ends well.
 
-    Raises FileError when `path` exists and `overwrite` is false, or its folder cannot be
-    written. Nothing half-written is left behind.
+    Raises FileError when `path` exists and `overwrite` is false, PlaceError when its folder cannot
+    be written. Nothing half-written is left behind.
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -52,9 +59,7 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise FileError(
-            f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise _no_place(path.parent, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -65,6 +70,95 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of `path` through the block; `.<name>.lock` beside it is gone afterwards.
+
+    A process that dies, however it does, holds it no longer. Where another one holds it, `wait`,
+    or raise FileError. Raises PlaceError where the folder cannot be written.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _lock(lock, wait)
+    if handle is None:
+        raise FileError(f"{path}: another process is at work on it; wait for its end")
+    try:
+        yield
+    finally:
+        with contextlib.closing(os.fdopen(handle)):
+            lock.unlink(missing_ok=True)
+
+
+def _lock(lock: Path, wait: bool) -> int | None:
+    """An open handle that holds a lock file, None where another process does."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # who was here before has removed its folder
+        except OSError as error:
+            raise _no_place(lock.parent, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if lock.exists() and os.path.samestat(os.fstat(handle), os.stat(lock)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # who held it has removed it: it keeps nobody out
+
+
+def _no_place(folder: Path, error: OSError) -> PlaceError:
+    return PlaceError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
+
+
+def check_place(path: Path) -> None:
+    """Raise PlaceError where a file of this name cannot be written: to be known before hours."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _no_place(path.parent, error) from error
+
+
+@functools.cache
+def writable(folder: Path) -> Path:
+    """The folder, or an empty temporary one where it cannot be written; then a warning says so."""
+    try:
+        check_place(Path(folder) / "any")
+    except PlaceError as error:
+        place = Path(tempfile.mkdtemp(prefix="denoiser-"))
+        warnings.warn(f"{error}; until then {place} is taken", stacklevel=2)
+        return place
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def spared(loss: str) -> Iterator[None]:
+    """A block whose files can be done without: where they cannot be written, it ends early.
+
+    A process is warned once of each `loss`, as a sentence, for example "answers are not kept".
+    """
+    try:
+        yield
+    except (PlaceError, OSError) as error:
+        _warn_once(loss, str(error))
+
+
+_told = set()
+
+
+def _warn_once(loss: str, why: str) -> None:
+    if loss not in _told:
+        _told.add(loss)
+        warnings.warn(f"{loss}: {why}", stacklevel=5)
 
 
 # --- what decides a file ------------------------------------------------------------------------

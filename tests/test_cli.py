@@ -1,12 +1,15 @@
 """The command line as a user meets it: what it writes, what it says, how it exits."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,7 @@ from conftest import keep, riff, save_model
 
 from helpers import audio, models, reading, store
 from helpers.__main__ import EXPERIMENTS, main
+from helpers.command import signals_handled
 from helpers.evaluation import tables
 
 
@@ -60,12 +64,14 @@ def test_every_command_explains_itself(command, capsys):
     assert "usage: denoiser " + command in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["evaluate", "speed", "recognise", "phonemes", "ablate"])
-def test_every_experiment_explains_itself(name, capfd):
-    assert name in EXPERIMENTS
-    assert main([name, "--help"]) == 0
-    assert f"usage: python -m experiments {name}" in capfd.readouterr().out
-    assert main([name, "--nonsense"]) == 2
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_explains_itself(name):
+    command = [sys.executable, "-m", "helpers", name]
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"usage: python -m experiments {name}")
+    assert (
+        subprocess.run([*command, "--nonsense"], capture_output=True, check=False).returncode == 2
+    )
 
 
 @pytest.mark.parametrize("method", ["waveform", "spectrogram", "a", "s"])
@@ -328,6 +334,109 @@ def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, caps
     assert (tmp_path / "waveform.history.csv").read_text() == history
     assert card["scores"]["waveform, 10 dB"]["si_sdr"] == pytest.approx(10, abs=0.01)
     assert card["scores"]["low-pass, 0 dB"]["si_sdr"] > 5
+
+
+@pytest.mark.parametrize("cycles", [["0"], ["-3"], ["2", "0"]])
+def test_a_training_without_epochs_replaces_nothing(tmp_path, monkeypatch, cycles, capsys):
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    (tmp_path / "spectrogram.keras").write_bytes(b"precious")
+    assert main(["train", "s", "--out", str(tmp_path), "--cycles", *cycles]) == 1
+    error = f"error: cycles {' '.join(cycles)}: give each an epoch or more"
+    assert capsys.readouterr().err.splitlines() == [error]
+    assert [path.name for path in tmp_path.iterdir()] == ["spectrogram.keras"]
+    assert (tmp_path / "spectrogram.keras").read_bytes() == b"precious"
+
+
+@pytest.fixture
+def at_work(tmp_path):
+    """A function: start a command of several processes, wait for them all, give the first one."""
+    started = []
+
+    def start(*call):
+        given = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": "data/sample", "PYTHONUNBUFFERED": "1"}
+        with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *call],
+                env=os.environ | given,
+                start_new_session=True,  # whose number tells its processes from all others
+                stdout=out,
+                stderr=err,
+            )
+        started.append(process)
+        deadline = time.monotonic() + 120
+        while len(processes_of(process.pid)) < 1 + 2 + 1:  # two workers, and who cleans up
+            assert process.poll() is None, (tmp_path / "err").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return process
+
+    yield start
+    for process in started:
+        for pid in processes_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session, by the sixth field of /proc/PID/stat."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = path.read_text().rpartition(")")[2].split()[:4]
+            if int(number) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def assert_all_end(session: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := processes_of(session):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+COMMANDS = {
+    "evaluate": ("helpers", "evaluate"),
+    "score": ("helpers", "score", "--split", "test", "--utterances", "6"),
+    "run": ("helpers", "run", "--utterances", "6"),
+}
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, signal.SIGTERM) for name in COMMANDS] + [("score", signal.SIGHUP)],
+)
+def test_a_signal_ends_a_command_with_all_its_processes(tmp_path, at_work, name, number):
+    out = "--output" if name == "run" else "--out"
+    process = at_work(*COMMANDS[name], out, str(tmp_path / "rows"))
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert_all_end(process.pid, 5)
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert not list(tmp_path.rglob(".*"))  # nothing half-written
+
+
+@needs_proc
+def test_workers_notice_that_their_parent_was_killed(tmp_path, at_work):
+    process = at_work(*COMMANDS["score"], "--out", str(tmp_path / "rows"))
+    process.kill()
+    process.wait(20)
+    assert_all_end(process.pid, 10)
+
+
+def test_what_is_ignored_stays_ignored_and_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with signals_handled():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(SystemExit, match="143"):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ctrl_c_ends_an_experiment_with_130(tmp_path):

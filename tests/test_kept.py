@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pytest
 from experiments import ablate, evaluate, kept, phonemes, recognise
 from experiments.__main__ import main
 from helpers import models, store
+from helpers.backend import keras
 from helpers.data import conditions, corpus, noise, noise_bank
 from helpers.data.conditions import Condition
-from helpers.evaluation import asr, metrics
-from helpers.models import ablation, blocks
+from helpers.evaluation import asr, metrics, word_errors
+from helpers.models import ablation, blocks, training
 
 SAMPLE = store.ROOT / "data" / "sample"
 WHITE, RECORDED = Condition("white"), Condition("recorded", 0, 8_000)
@@ -80,6 +82,40 @@ def test_rows_of_a_part_are_replaced_and_others_stay(tmp_path):
     assert found.errors.tolist() == [3, 4, 5, 6]
     assert pd.read_csv(path).errors.tolist() == [3, 4, 5, 6]
     assert found.part.nunique() == 2
+
+
+# --- two at once --------------------------------------------------------------------------------
+
+
+def test_the_second_to_finish_a_part_finds_that_of_the_first(cache):
+    made = []
+
+    def make():
+        made.append(1)
+        if len(made) == 1:  # meanwhile another process makes the same, and ends first
+            assert kept.kept("part", 1, make) == [1.5]
+        return [1.5]
+
+    assert kept.kept("part", 1, make) == [1.5]
+    assert len(made) == 2
+    assert [path.name for path in store.CACHE.iterdir()] == [kept.kept_path("part", 1).name]
+
+
+@pytest.mark.parametrize("other", ["two", "one"])
+def test_no_row_is_lost_where_two_fill_one_file(tmp_path, other):
+    path, made = tmp_path / "rows.csv", []
+
+    def make(system):
+        made.append(system)
+        if len(made) == 1:  # meanwhile another process makes a part, and ends first
+            kept.kept_rows(path, {"system": other}, [other], lambda: make(other))
+        return pd.DataFrame({"system": [system] * 2, "heard": ["a", "b"]})
+
+    rows = kept.kept_rows(path, {"system": "one"}, ["one"], lambda: make("one"))
+    assert made == ["one", other]
+    assert rows.system.tolist() == ["two", "two", "one", "one"][-2 * len(set(made)) :]
+    pd.testing.assert_frame_equal(word_errors.read_heard(path), rows, check_dtype=False)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- a comment keeps all, a fact changes what it decides ----------------------------------------
@@ -195,6 +231,49 @@ def test_a_trained_phoneme_recogniser_is_not_taken_for_another_denoiser(
     assert phonemes.run_dir("clean", sets()) != first
     monkeypatch.setattr(models, "weights_sha256", lambda *_: "other weights")
     assert phonemes.run_dir("denoised", sets()) != first
+
+
+def test_a_phoneme_recogniser_that_was_stopped_becomes_what_it_would_have(
+    cache, table, monkeypatch
+):
+    """Stopped after the first of three epochs, which leaves half a line of its curve."""
+    rng = np.random.default_rng(0)
+    features = {"clean": [rng.normal(size=(200, 64)).astype("float16") for _ in table.text]}
+    sets = {split: ([features], table, []) for split in ("train", "validation")}
+
+    def small():  # without chance, and quickly traced
+        parts = [keras.layers.AveragePooling1D(4), keras.layers.Dense(40)]
+        return keras.Sequential([keras.Input((None, 64)), *parts])
+
+    monkeypatch.setattr(phonemes.phonemes, "build", small)
+    in_one_go = phonemes.train_phonemes("clean", sets, epochs=3).get_weights()
+    folder = phonemes.run_dir("clean", sets, epochs=3)
+    curve = (folder / "history.csv").read_text().splitlines()
+    assert curve[0] == "epoch,loss,seconds,val_loss"
+    shutil.rmtree(folder)
+
+    class Stopped(Exception):
+        """Two epochs are over, the line of the second half written."""
+
+    def stop(self, epoch, logs=None):
+        keep(self, epoch, logs)
+        if epoch == 1:
+            history = self.run_dir / "history.csv"
+            history.write_text(history.read_text()[:-5])
+            raise Stopped
+
+    keep = training.History.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.History, "on_epoch_end", stop)
+        with pytest.raises(Stopped):
+            phonemes.train_phonemes("clean", sets, epochs=3)
+    assert not (folder / "finished.weights.h5").exists()
+    resumed = phonemes.train_phonemes("clean", sets, epochs=3).get_weights()
+    for one, other in zip(in_one_go, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert pd.read_csv(folder / "history.csv").epoch.tolist() == [0, 2]
+    assert (folder / "finished.weights.h5").exists()
+    assert not (folder / "partial.weights.h5").exists()
 
 
 # --- quick runs ---------------------------------------------------------------------------------

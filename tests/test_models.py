@@ -3,8 +3,15 @@
 import dataclasses
 import hashlib
 import json
+import os
+import re
+import resource
+import tempfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import audio, models, store
@@ -291,6 +298,81 @@ def test_weights_of_another_card_raise(weights):
         models.load("waveform", weights.parent)
 
 
+def sign(path):
+    """Write the card that these very weights have, as their training would have done."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+
+
+def in_archive(path, name, change):
+    """Change one file of an archive of weights, and sign it again."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {one: archive.read(one) for one in archive.namelist()}
+    contents[name] = change(contents[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for one, content in contents.items():
+            archive.writestr(one, content)
+    sign(path)
+
+
+def assert_refused(weights, match):
+    """Loading is refused in one line, which names a file and the remedy."""
+    with pytest.raises(models.WeightsError, match=match) as caught:
+        models.load("waveform", weights.parent)
+    assert re.fullmatch(r"/\S+/waveform\.\w+: [^\n]+; .*make train-waveform`", str(caught.value))
+
+
+def test_weights_of_the_other_method_under_this_name_are_refused(weights):
+    models.build("spectrogram").save(weights)
+    sign(weights)
+    assert_refused(weights, "waveform.keras: weights of 'spectrogram', not of 'waveform'")
+
+
+def test_a_network_of_this_name_that_maps_no_frames_is_refused(weights):
+    inputs, state = keras.Input((None, 160)), keras.Input((2,))
+    new_state = blocks.RunningLevel(80)(inputs, state)[1]
+    for before, after in (
+        (inputs, keras.layers.Dense(160)(inputs)),  # no frame rate
+        ([inputs, state], [keras.layers.Dense(80)(inputs), new_state]),  # other frames
+    ):
+        keras.Model(before, after, name="waveform").save(weights)
+        sign(weights)
+        assert_refused(weights, "waveform.keras: no model of frames")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b'{"sha256": "1', b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 9999]
+)
+def test_a_damaged_card_is_one_line(weights, text):
+    weights.with_suffix(".json").write_bytes(text)
+    assert_refused(weights, "waveform.json: damaged, no card")
+
+
+DAMAGES = {
+    "no archive": lambda path: path.write_bytes(b"weights"),
+    "half an archive": lambda path: path.write_bytes(path.read_bytes()[:100_000]),
+    "half a config": lambda path: in_archive(path, "config.json", lambda b: b[: len(b) // 2]),
+    "no config": lambda path: in_archive(path, "config.json", lambda b: b"{}"),
+    "an unknown layer": lambda path: in_archive(
+        path, "config.json", lambda b: b.replace(b"RunningLevel", b"WalkingLevel")
+    ),
+    "other shapes": lambda path: in_archive(
+        path, "config.json", lambda b: re.sub(rb'"units": \d+', b'"units": 7', b)
+    ),
+    "half of the weights": lambda path: in_archive(
+        path, "model.weights.h5", lambda b: b[: len(b) // 2]
+    ),
+    "no weights": lambda path: in_archive(path, "model.weights.h5", lambda b: b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_archive_is_one_line_though_its_hash_fits(weights, damage):
+    DAMAGES[damage](weights)
+    sign(weights)
+    assert_refused(weights, "waveform.keras: not a readable model")
+
+
 # --- losses -----------------------------------------------------------------------------------
 
 
@@ -408,7 +490,8 @@ def one_layer(method: str) -> keras.Model:
     win_length = spectrogram.WIN_LENGTH
     frames, state = keras.Input((None, win_length)), keras.Input((2,))
     _, new_state = blocks.RunningLevel(spectrogram.HOP_LENGTH)(frames, state)
-    return keras.Model([frames, state], [keras.layers.Dense(win_length)(frames), new_state])
+    outputs = [keras.layers.Dense(win_length)(frames), new_state]
+    return keras.Model([frames, state], outputs, name=method)
 
 
 def plain_loss(plan: training.Plan, cycle: int) -> keras.losses.Loss:
@@ -591,3 +674,167 @@ def test_another_setting_is_another_run(small_plan, setting):
     other = dataclasses.replace(small_plan, **setting).run_dir
     assert other != small_plan.run_dir
     assert other.parent == small_plan.run_dir.parent
+
+
+# --- weights, card and curve replaced as one ----------------------------------------------------
+
+
+@pytest.fixture
+def exported(small_plan, tmp_path):
+    """A plan, its network of ones with a curve, exported into a folder."""
+    network = one_layer(small_plan.method)
+    network.set_weights([np.ones_like(one) for one in network.get_weights()])
+    small_plan.run_dir.mkdir(parents=True)
+    (small_plan.run_dir / "history.csv").write_text("epoch,loss,seconds,val_loss\n0,1,60,1\n")
+    training.export(small_plan, network, tmp_path / "out")
+    return small_plan, network, tmp_path / "out"
+
+
+def three(folder) -> tuple:
+    """A weight of the model that loads, the note on its card, and its learning curve."""
+    weight = models.load("spectrogram", folder).get_weights()[0].flat[0]
+    about = models.card("spectrogram", folder).get("about")
+    return weight, about, models.beside("spectrogram", ".history.csv", folder).read_text()
+
+
+def test_weights_that_are_not_finite_are_not_exported(exported):
+    plan, network, folder = exported
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for value in (np.nan, -np.inf):
+        network.set_weights([np.full_like(one, value) for one in network.get_weights()])
+        with pytest.raises(models.WeightsError, match=r"spectrogram.keras: .* not finite; remove"):
+            training.export(plan, network, folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a signal that kills."""
+
+
+def test_a_kill_in_an_export_leaves_the_old_three_or_the_new(exported, monkeypatch):
+    """Killed before each step that touches a file; nothing is tidied up after that."""
+    plan, network, folder = exported
+    old = three(folder)
+    network.set_weights([0 * one for one in network.get_weights()])
+    curve = "epoch,loss,seconds,val_loss\n0,2,60,2\n"
+    (plan.run_dir / "history.csv").write_text(curve)
+    new, found, steps = (0, "new", curve), [], 0
+    while True:
+        with monkeypatch.context() as patch:
+            kill_before_step(patch, steps)
+            try:
+                training.export(plan, network, folder, {"about": "new"})
+                break
+            except Killed:
+                found.append(three(folder))
+        steps += 1
+        assert steps < 100
+    assert three(folder) == new
+    assert set(found) == {old, new}
+    assert found == sorted(found, key=[old, new].index)  # one switch, and no way back
+    names = {"spectrogram.keras", "spectrogram.json", "spectrogram.history.csv"}
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} == names
+
+
+def kill_before_step(patch, n: int) -> None:
+    """From its n-th renaming, writing or removing on, the process does nothing any more."""
+    left = iter(range(n))
+
+    def dying(act):
+        def wrapped(*args, **kwargs):
+            if next(left, None) is None:
+                raise Killed
+            return act(*args, **kwargs)
+
+        return wrapped
+
+    for place, name in (
+        *((os, name) for name in ("replace", "open")),
+        *((Path, name) for name in ("replace", "unlink", "write_text", "chmod", "mkdir")),
+        (tempfile, "mkstemp"),
+    ):
+        patch.setattr(place, name, dying(getattr(place, name)))
+
+
+def test_exports_follow_each_other_after_a_kill_at_the_switch(exported, monkeypatch):
+    """Weights of the second, card and curve still under their staged names: then a third."""
+    plan, network, folder = exported
+    for about in ("second", "third"):
+        network.set_weights([one + 1 for one in network.get_weights()])
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                training.export(plan, network, folder, {"about": about})
+        assert three(folder)[1] == about
+    training.export(plan, network, folder, {"about": "fourth"})
+    assert three(folder)[1] == "fourth"
+    assert len([path for path in folder.iterdir() if path.suffix != ".lock"]) == 3
+
+
+# --- what a stop may leave in a run -------------------------------------------------------------
+
+
+def test_half_a_plan_and_half_a_line_throw_no_training_away(small_plan, tmp_path, monkeypatch):
+    in_one_go = training.train(small_plan, verbose=0).get_weights()
+    monkeypatch.setattr(store, "RUNS", tmp_path / "stopped")
+    assert training.train(small_plan, stop_after=3, verbose=0) is None
+    history, plan = (small_plan.run_dir / name for name in ("history.csv", "plan.json"))
+    history.write_text(history.read_text()[:-12])  # in the middle of the last number
+    plan.write_text(plan.read_text()[:20])
+    resumed = training.train(small_plan, verbose=0)
+    for one, other in zip(in_one_go, resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    training.export(small_plan, resumed, tmp_path / "out")
+    curve = pd.read_csv(tmp_path / "out" / "spectrogram.history.csv")
+    assert curve.epoch.tolist() == [0, 1, 3, 4]
+    assert list(curve) == list(training.CURVE)
+    assert json.loads(plan.read_text())["seed"] == small_plan.seed
+
+
+def test_a_full_disk_costs_a_checkpoint_and_is_one_line(small_plan, tmp_path, monkeypatch):
+    """A limit on the size of files stands in for it."""
+    in_one_go = training.train(small_plan, verbose=0).get_weights()
+    monkeypatch.setattr(store, "RUNS", tmp_path / "full")
+    training.train(small_plan, stop_after=2, verbose=0)
+    kept = {path.name for path in small_plan.run_dir.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
+    try:
+        with pytest.raises(store.FileError) as caught:
+            training.train(small_plan, verbose=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    text = (
+        rf"{small_plan.run_dir}/epoch-0003\S+: not written \(File too large\); make room .* epoch 2"
+    )
+    assert re.fullmatch(text, str(caught.value))
+    assert {path.name for path in small_plan.run_dir.iterdir()} == kept
+    resumed = training.train(small_plan, verbose=0).get_weights()
+    for one, other in zip(in_one_go, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_plan_twice_at_once_is_refused_in_one_line(small_plan, monkeypatch):
+    seen = []
+
+    def during(plan, *args):
+        with pytest.raises(store.FileError) as caught:
+            training.train(plan)
+        seen.append(str(caught.value))
+        training.train(dataclasses.replace(plan, seed=9))  # another plan is another matter
+
+    with monkeypatch.context() as patch:
+        first = training._train
+        patch.setattr(training, "_train", lambda *args: during(*args) if not seen else None)
+        training.train(small_plan)
+        patch.setattr(training, "_train", first)
+    assert seen == [f"{small_plan.run_dir}: another process is at work on it; wait for its end"]
+    assert not list(store.RUNS.glob(".*.lock"))
+    assert training.train(small_plan, stop_after=1) is None  # nobody holds it now
+
+
+def test_an_epoch_that_is_run_again_stands_once_in_the_curve(small_plan):
+    training.train(small_plan, stop_after=3, verbose=0)
+    training.checkpoints(small_plan.run_dir)[-1].unlink()
+    training.train(small_plan, verbose=0)
+    assert pd.read_csv(small_plan.run_dir / "history.csv").epoch.tolist() == [0, 1, 2, 3, 4]

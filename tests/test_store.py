@@ -1,11 +1,143 @@
-"""`helpers.store`: what decides a kept file."""
+"""`helpers.store`: where files can be written, who is alone, what decides a kept file."""
 
+import errno
 import importlib
 import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
 
+import matplotlib.pyplot as plt
 import pytest
 
 from helpers import store
+from helpers.display import plots
+
+# --- places that cannot be written --------------------------------------------------------------
+
+
+@pytest.fixture(params=["read-only", "no permission"])
+def unwritable(request, tmp_path, monkeypatch):
+    """A folder in which no file can be made; root, who may all, is told so by `os.open`."""
+    code = {"read-only": errno.EROFS, "no permission": errno.EACCES}[request.param]
+    folder, opened, made = tmp_path / "checkout", os.open, os.mkdir
+    folder.mkdir()
+
+    def refuse(act):
+        def wrapped(path, *args, **kwargs):
+            if str(path).startswith(str(folder)):
+                raise OSError(code, os.strerror(code), str(path))
+            return act(path, *args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "open", refuse(opened))
+    monkeypatch.setattr(os, "mkdir", refuse(made))
+    monkeypatch.setattr(store, "ROOT", folder)
+    monkeypatch.setattr(store, "_told", set())
+    store.writable.cache_clear()
+    yield folder
+    store.writable.cache_clear()
+
+
+def test_figures_of_a_read_only_checkout_are_shown_and_not_saved(unwritable):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert plots.save_figure("01_one") is None
+        assert plots.save_figure("01_two", figure) is None
+    assert [one.filename for one in caught] == [__file__]  # once, where it was called
+    text = str(caught[0].message)
+    assert text.startswith(f"figures are shown and not saved: {unwritable}/")
+    assert "cannot be written" in text
+    with pytest.raises(store.PlaceError, match="choose another folder"):
+        plots.save_figure("comparison", figure, unwritable / "chosen")
+    plt.close(figure)
+
+
+def test_figures_that_find_no_room_are_shown_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr(store, "_told", set())
+    figure, _ = plt.subplots()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.warns(UserWarning, match="shown and not saved: .*No space left"):
+        assert plots.save_figure("01_one", figure) is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    plt.close(figure)
+
+
+def test_what_must_be_written_goes_elsewhere_in_a_read_only_checkout(unwritable):
+    with pytest.warns(UserWarning, match=f"{unwritable}/output: cannot be .* until then /"):
+        place = store.writable(unwritable / "output")
+    with warnings.catch_warnings(action="error"):
+        assert store.writable(unwritable / "output") == place
+    assert list(place.iterdir()) == []
+    assert place.parent == type(place)(tempfile.gettempdir())
+    place.rmdir()
+    assert store.writable(unwritable.parent / "other") == unwritable.parent / "other"
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path, unwritable):
+    store.check_place(tmp_path / "new" / "rows")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(store.PlaceError, match=r"cannot be written \(.*\); choose another folder"):
+        store.check_place(unwritable / "new" / "rows")
+
+
+# --- alone --------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from helpers import store
+with store.alone(sys.argv[1], wait=len(sys.argv) > 2):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(path, *wait):
+    """A process that holds the lock of a path until its input is closed."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", HOLD, str(path), *wait], **pipes)
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_process(tmp_path):
+    path = tmp_path / "new" / "run"
+    with hold(path) as first:
+        assert first.stdout.readline() == "mine\n"
+        with pytest.raises(
+            store.FileError, match=f"{path}: another process is at work on it; wait"
+        ):
+            store.alone(path).__enter__()
+        first.kill()  # and leaves its file
+    assert (path.parent / ".run.lock").exists()
+    with store.alone(path):
+        assert [one.name for one in path.parent.iterdir()] == [".run.lock"]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lock_that_is_waited_for_is_had_by_one_after_the_other(tmp_path):
+    with hold(tmp_path / "run") as first:
+        first.stdout.readline()
+        with hold(tmp_path / "run", "wait") as second:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(1.5)
+            first.stdin.close()
+            assert second.stdout.readline() == "mine\n"
+            with pytest.raises(store.FileError):
+                store.alone(tmp_path / "run").__enter__()
+            second.stdin.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what decides a kept file -------------------------------------------------------------------
 
 
 def test_code_of_a_part_ignores_words_and_sees_changes(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ quality_by make a whole figure. Taught in `01_dataset` (spectrograms).
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -47,15 +48,19 @@ def set_style() -> None:
     }
 
 
-def save_figure(name: str, figure=None, folder: Path | None = None) -> Path:
+def save_figure(name: str, figure=None, folder: Path | None = None) -> Path | None:
     """Save as `figures/<name>.png` (name: `NN_what`), the current figure by default.
 
-    A quick run saves below `output/` instead, so that tests leave the course's figures alone.
+    A quick run saves below `output/` instead, so that tests leave the course's figures alone. The
+    figures of a checkout that cannot be written are shown all the same: None is returned, and a
+    process warns once. Raises store.FileError for a `folder` that cannot be written.
     """
-    path = Path(folder or store.ROOT / size("figures", "output/figures")) / f"{name}.png"
-    with store.atomic_path(path, overwrite=True) as temporary:
-        (figure or plt.gcf()).savefig(temporary, format="png")
-    return path
+    place = Path(folder or store.ROOT / size("figures", "output/figures"))
+    with nullcontext() if folder else store.spared("figures are shown and not saved"):
+        path = place / f"{name}.png"
+        with store.atomic_path(path, overwrite=True) as temporary:
+            (figure or plt.gcf()).savefig(temporary, format="png")
+        return path
 
 
 def waveform(samples, sr=audio.SAMPLE_RATE, ax=None, **style):

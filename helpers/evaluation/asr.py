@@ -100,7 +100,8 @@ def whisper_base() -> Recogniser:
     folders = [Path(spec.origin).parent / "data" for spec in specs]
     BASE.mkdir(parents=True, exist_ok=True)
     for source in [*folders[0].glob("*.json"), *folders[0].glob("*.txt")]:
-        (BASE / source.name).write_bytes(source.read_bytes())
+        with store.atomic_path(BASE / source.name, overwrite=True) as temporary:
+            temporary.write_bytes(source.read_bytes())
     if not (BASE / "model.bin").exists():
         with (
             store.atomic_path(BASE / "model.bin", overwrite=True) as temporary,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers import audio, models, store
+from helpers import audio, command, models, store
 from helpers.data import conditions, corpus
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
@@ -67,7 +67,7 @@ def evaluate(
             keep(*clip)
             yield joblib.delayed(_score)(*clip, opinions)
 
-    rows = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks())
+    rows = command.in_workers(tasks(), workers)
     total = len(utterances) * len(inputs) * len(heard)
     return pd.DataFrame(tqdm(rows, "scoring", total=total, unit="clip", disable=None, leave=False))
 
@@ -88,6 +88,6 @@ def add_scores(method: str, folder: Path | None = None, n_utterances: int = 24) 
     }
     scores = {"input": f"white 4-8 kHz, {len(utterances)} validation utterances"} | scores
     content = models.card(method, folder) | {"scores": scores}
-    path = models.weights_path(method, folder).with_suffix(".json")
+    path = models.beside(method, ".json", folder)
     with store.atomic_path(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

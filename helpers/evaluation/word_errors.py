@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers import audio
+from helpers import audio, command
 from helpers.data import conditions, corpus
 from helpers.data.conditions import Condition
 from helpers.denoise import gate, systems
@@ -98,7 +98,7 @@ def hear(
         joblib.delayed(_hear)(recogniser, *clip)
         for clip in denoised_clips(utterances, condition, system, name in GATED, files)
     )
-    heard = joblib.Parallel(n_jobs=2, return_as="generator")(tasks)
+    heard = command.in_workers(tasks, 2)
     text = f"{recogniser}, {name}, {condition.title}"
     heard = dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
     rows = []

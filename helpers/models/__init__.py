@@ -18,7 +18,9 @@ FOLDER = store.ROOT / "data" / "models"
 
 
 class WeightsError(RuntimeError):
-    """Weights that are missing or not those of their card; the message says what to do."""
+    """Weights that are missing, damaged, or not those of their card or method; the message names
+    the file and says what to do.
+    """
 
 
 def module(method: str) -> ModuleType:
@@ -44,18 +46,41 @@ def weights_sha256(method: str, folder: Path | None = None) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def beside(method: str, suffix: str, folder: Path | None = None) -> Path:
+    """Where the card (".json") or the learning curve (".history.csv") of the weights lies.
+
+    Named like the weights; where an export was stopped (`training.export`), by their SHA-256 too.
+    Raises WeightsError where the weights are missing.
+    """
+    path = weights_path(method, folder)
+    staged = staged_path(path, weights_sha256(method, folder), suffix)
+    return staged if staged.exists() else path.with_suffix(suffix)
+
+
+def staged_path(weights: Path, sha256: str, suffix: str) -> Path:
+    """Where a file that belongs to weights waits until they are in place."""
+    return weights.with_name(f"{weights.stem}.{sha256[:16]}{suffix}")
+
+
 def card(method: str, folder: Path | None = None) -> dict:
-    """What the card beside the weights says. Raises WeightsError where it is missing."""
-    path = weights_path(method, folder).with_suffix(".json")
+    """What the card beside the weights says. Raises WeightsError where it is missing or damaged."""
+    path = beside(method, ".json", folder)
     if not path.exists():
         raise WeightsError(f"{path}: missing; {_remedy(method)}")
-    return json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise WeightsError(f"{path}: damaged, no card with a SHA-256; {_remedy(method)}")
+    return content
 
 
 def load(method: str, folder: Path | None = None):
     """The trained `keras.Model` of frames of a method, its SHA-256 compared with its card.
 
-    Raises WeightsError where weights or card are missing or do not belong together.
+    Raises WeightsError where weights or card are missing or damaged, do not belong together, or
+    are those of another method.
     """
     path = weights_path(method, folder)
     if weights_sha256(method, folder) != card(method, folder)["sha256"]:
@@ -63,7 +88,23 @@ def load(method: str, folder: Path | None = None):
     from helpers.backend import keras
 
     module(method)  # its layers are registered now
-    return keras.saving.load_model(path, compile=False)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+        name, whole = model.name, _is_of_frames(model)
+    except Exception as error:  # Keras has no error of its own for a damaged archive
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise WeightsError(f"{path}: not a readable model ({what}); {_remedy(method)}") from error
+    if name != method or not whole:
+        what = f"weights of {name!r}" if name != method else "no model of frames"
+        raise WeightsError(f"{path}: {what}, not of {method!r}; {_remedy(method)}")
+    return model
+
+
+def _is_of_frames(model) -> bool:
+    """Whether a model maps frames `(batch, frames, win_length)` and states to new ones alike."""
+    before, after = ([one.shape[-1] for one in ends] for ends in (model.inputs, model.outputs))
+    has_hop = any(hasattr(layer, "hop_length") for layer in model.layers)
+    return len(model.inputs[0].shape) == 3 and before == after and has_hop
 
 
 def _remedy(method: str) -> str:

@@ -5,25 +5,26 @@
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from helpers import audio, store
 from helpers.backend import keras, ops
 from helpers.data import corpus, dataset, noise, noise_bank
 from helpers.models import (
+    WeightsError,
     build,
     card,
     load,
     losses,
+    staged_path,
     waveform,
     weights_path,
     weights_sha256,
@@ -31,6 +32,8 @@ from helpers.models import (
 from helpers.models.blocks import WaveformWrapper, hop_length, register
 
 LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
+CURVE = ("epoch", "loss", "seconds", "val_loss")  # the columns of a learning curve
+BESIDE = (".json", ".history.csv")  # of the files that belong to weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +202,10 @@ class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Weights, optimiser and moving averages after every epoch; the newest two are kept."""
+    """Weights, optimiser and moving averages after every epoch; the newest two are kept.
+
+    Raises store.FileError where the disk is full. HDF5 may crash there, so room is made first.
+    """
 
     def __init__(self, run_dir: Path):
         super().__init__()
@@ -208,10 +214,25 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         path = self.run_dir / f"epoch-{epoch + 1:04d}.weights.h5"
         partial = path.with_name("partial.weights.h5")
-        self.model.save_weights(partial, overwrite=True)
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(bytes(self.room()))
+            self.model.save_weights(partial, overwrite=True)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            why = getattr(error, "strerror", None) or error
+            raise store.FileError(
+                f"{path}: not written ({why}); make room and run it again, it goes on from "
+                f"epoch {epochs_done(self.run_dir)}"
+            ) from error
         for old in checkpoints(self.run_dir)[:-2]:
             old.unlink()
+
+    def room(self) -> int:
+        """Bytes that a checkpoint needs, or a few more."""
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        n_values = sum(int(np.prod(variable.shape)) for variable in variables)
+        return 4 * n_values + 4096 * len(variables)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -232,6 +253,33 @@ def resume(model: keras.Model, run_dir: Path) -> int:
     return done
 
 
+class History(keras.callbacks.Callback):
+    """The learning curve of a run, `history.csv`: columns CURVE, whole after every epoch."""
+
+    def __init__(self, run_dir: Path):
+        super().__init__()
+        self.run_dir = run_dir
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = {"epoch": epoch} | (logs or {})
+        lines = read_history(self.run_dir, before=epoch)
+        lines.append(",".join(str(values[name]) for name in CURVE) + "\n")
+        with store.atomic_path(self.run_dir / "history.csv", overwrite=True) as temporary:
+            temporary.write_text("".join(lines))
+
+
+def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
+    """The lines of a learning curve, its header first, of the epochs before one.
+
+    Lines that are not whole, as a stop may leave them, are left out.
+    """
+    path = run_dir / "history.csv"
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if re.fullmatch(r"\d+(,[^,\s]+){3}\n", line)]
+    header = ",".join(CURVE) + "\n"
+    return [header, *(line for line in whole if int(line.partition(",")[0]) < before)]
+
+
 def check(plan: Plan) -> None:
     """Raise ValueError for a plan that cannot be run."""
     if not plan.cycles or min(plan.cycles) < 1:
@@ -247,9 +295,16 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
 
     Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
     so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
-    as `check` does, before anything is written.
+    as `check` does, before anything is written, and store.FileError where another process runs
+    the same plan, or a checkpoint finds no room.
     """
     check(plan)
+    with store.alone(plan.run_dir):
+        return _train(plan, stop_after, verbose)
+
+
+def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | None:
+    """As `train`, for the one process that runs the plan."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     model = compile_model(plan)
     with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
@@ -263,7 +318,7 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
         keras.callbacks.SwapEMAWeights(),
         Checkpoint(plan.run_dir),
         Stopwatch(),
-        keras.callbacks.CSVLogger(plan.run_dir / "history.csv", append=True),
+        History(plan.run_dir),
     ]
     ends = np.cumsum(plan.cycles)
     for cycle, end in enumerate(ends):
@@ -341,14 +396,40 @@ def export(
     plan: Plan, frame_model: keras.Model, folder: Path | None = None, about: dict | None = None
 ) -> Path:
     """Save the trained model, its card `<method>.json` (SHA-256, plan, data, minutes, the card
-    that it started from, and `about`) and its learning curve `<method>.history.csv` (epoch, loss,
-    seconds, val_loss).
+    that it started from, and `about`) and its learning curve `<method>.history.csv` (CURVE).
+
+    All three are written before any is replaced: card and curve under names with the SHA-256 of
+    the weights, where `models.beside` finds them once the weights have taken their place. So a stop
+    leaves the old three or the new three. Raises WeightsError for weights that are not finite.
     """
     path = weights_path(plan.method, folder)
-    with store.atomic_path(path, overwrite=True) as temporary:
-        frame_model.save(temporary)
+    for layer in frame_model.layers:
+        if not all(np.isfinite(one).all() for one in layer.get_weights()):
+            raise WeightsError(
+                f"{path}: not replaced, the trained weights of {layer.name!r} are not finite; "
+                f"remove {plan.run_dir} and train with a lower rate"
+            )
+    content = describe(plan, frame_model) | (about or {})
+    with store.alone(path, wait=True):
+        with store.atomic_path(path, overwrite=True) as temporary:
+            frame_model.save(temporary)
+            sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
+            card_text = json.dumps({"sha256": sha256} | content, indent=1) + "\n"
+            texts = card_text, "".join(read_history(plan.run_dir))
+            for suffix, text in zip(BESIDE, texts, strict=True):
+                staged = staged_path(path, sha256, suffix)
+                with store.atomic_path(staged, overwrite=True) as whole:
+                    whole.write_text(text)
+        for suffix in BESIDE:
+            staged_path(path, sha256, suffix).replace(path.with_suffix(suffix))
+            for left in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 16}{suffix}"):
+                left.unlink()  # of an export that was stopped
+    return path
+
+
+def describe(plan: Plan, frame_model: keras.Model) -> dict:
+    """What a card says about a training, but for the SHA-256 of the weights."""
     content = {
-        "sha256": weights_sha256(plan.method, folder),
         "parameters": frame_model.count_params(),
         "plan": dataclasses.asdict(plan) | {"start": store.shown(plan.start) if plan.start else ""},
         "hours_heard": round(plan.hours, 1),
@@ -358,17 +439,16 @@ def export(
         "recorded_noise": corpus.find_noise() is not None,
         "commit": git_commit(),
         "date": time.strftime("%Y-%m-%d"),
-    } | (about or {})
+    }
     if plan.start:
         content["start"] = card(plan.method, Path(plan.start))
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    shutil.copyfile(plan.run_dir / "history.csv", path.with_suffix(".history.csv"))
-    return path
+    return content
 
 
 def training_minutes(plan: Plan) -> float:
     """Wall minutes of all epochs of a run, from its history."""
-    return pd.read_csv(plan.run_dir / "history.csv").seconds.sum() / 60
+    seconds = CURVE.index("seconds")
+    return sum(float(line.split(",")[seconds]) for line in read_history(plan.run_dir)[1:]) / 60
 
 
 def git_commit() -> str:

@@ -8,6 +8,7 @@ never holds half a subset. Taught in `01_dataset`.
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tarfile
 import time
@@ -17,6 +18,8 @@ from typing import NamedTuple
 
 import requests
 from tqdm import tqdm
+
+from helpers import store
 
 MIRRORS = (
     "https://www.openslr.org/resources/12/",
@@ -87,7 +90,9 @@ def download(
     mirrors: URLs of folders that hold `<subset>.tar.gz`, in the order of trial; checksums:
     subset -> MD5; progress: print the licence, and bars. Returns `<dest>/<subset>`, which is left
     alone if it is there already. The same call resumes a broken transfer. Raises DownloadError:
-    unknown subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack.
+    unknown subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack; and
+    store.FileError where another process fetches the same subset. It is not waited for: that may
+    take hours, and the reader should know who is at work.
     """
     if subset not in MD5:
         raise DownloadError(f"{subset}: unknown; choose from {', '.join(MD5)}")
@@ -102,9 +107,11 @@ def download(
     work = work_folder(dest)
     try:
         check_disk(subset, work)
-        archive = fetch(subset, work, mirrors, checksums[subset], progress)
-        unpack(archive, subset, dest, progress)
-        archive.unlink()
+        with store.alone(work / subset):
+            if not (dest / subset).exists():  # another process may just have finished it
+                archive = fetch(subset, work, mirrors, checksums[subset], progress)
+                unpack(archive, subset, dest, progress)
+                archive.unlink()
     except OSError as error:
         raise DownloadError(f"{subset}: {error}; see to that and run it again") from error
     finally:
@@ -136,69 +143,105 @@ def check_disk(subset: str, work: Path) -> None:
 
 
 def fetch(subset: str, work: Path, mirrors: Sequence[str], md5: str, progress: bool) -> Path:
-    """The subset's archive in `work`, complete and with the right MD5.
-
-    Raises DownloadError after deleting an archive whose MD5 is wrong.
-    """
+    """The subset's archive in `work`, complete and with the right MD5. Raises DownloadError."""
     archive = work / f"{subset}.tar.gz"
-    work.mkdir(parents=True, exist_ok=True)
-    if not archive.exists():
-        part = archive.with_name(f"{archive.name}.part")
-        transfer(archive.name, part, mirrors, progress)
-        part.replace(archive)
-    with archive.open("rb") as file:
-        got = hashlib.file_digest(file, "md5").hexdigest()
-    if got != md5:
-        archive.unlink()
-        raise DownloadError(
-            f"{archive.name}: wrong checksum, MD5 expected {md5}, got {got}; "
-            "the archive was deleted, run the download again"
-        )
-    return archive
+    part = archive.with_name(f"{archive.name}.part")
+    if archive.exists():
+        archive.replace(part)
+    if size_of(part) >= SIZES[subset] and md5_of(part) != md5:
+        part.unlink()
+    if not part.exists() or size_of(part) < SIZES[subset]:
+        transfer(part, SIZES[subset], md5, mirrors, progress)
+    return part.replace(archive)
 
 
-def transfer(name: str, part: Path, mirrors: Sequence[str], progress: bool) -> None:
-    """Bring the whole of `name` into `part`, from whichever mirrors are up.
+def transfer(part: Path, size: int, md5: str, mirrors: Sequence[str], progress: bool) -> None:
+    """Bring the whole of an archive, `size` bytes, into `part`, from whichever mirrors are up.
 
-    When one fails, the next continues the same `part`; after the last comes a wait and the
-    first again. Raises DownloadError when all rounds failed.
+    When one fails, the next continues the same `part`; after the last comes a wait and the first
+    again. If the whole has another MD5, what the last mirror added is cut off again, and the next
+    continues what was there before. That is thrown away only when no mirror can complete it. A
+    mirror that sent all of it, and wrong, is asked no more. Raises DownloadError when all failed.
     """
-    failure = "there is no mirror to ask"
+    name, mirrors, failure = part.name.removesuffix(".part"), list(mirrors), "no mirror to ask"
+    doubted = set()  # mirrors with which the part that is here is not the archive
     for wait in RETRY_WAITS:
         time.sleep(wait)
-        for mirror in mirrors:
+        for mirror in [one for one in mirrors if one not in doubted]:
+            before = size_of(part)
             try:
-                return resume(f"{mirror.rstrip('/')}/{name}", part, progress)
+                resume(f"{mirror.rstrip('/')}/{name}", part, size, progress)
+                if (got := md5_of(part)) == md5:
+                    return
+                failure = f"{mirror}: wrong checksum, MD5 expected {md5}, got {got}"
+                os.truncate(part, before)
+                doubted.add(mirror) if before else mirrors.remove(mirror)
             except requests.RequestException as error:
                 failure = f"{mirror}: {error}"
-                if progress:
-                    tqdm.write(f"{failure}; trying elsewhere")
-    have = part.stat().st_size if part.exists() else 0
+            if progress:
+                tqdm.write(f"{failure}; trying elsewhere")
+        if not size_of(part) or (doubted and doubted.issuperset(mirrors)):
+            part.unlink(missing_ok=True)
+            doubted.clear()
     raise DownloadError(
-        f"{name}: no mirror sent all of it (last, {failure}); "
-        f"run it again to go on from {have / 1e6:.1f} MB"
+        f"{name}: no mirror sent all of it (last, {failure}); run the download again to go on from "
+        f"{size_of(part) / 1e6:.1f} MB{f', or remove {part} first' if doubted else ''}"
     )
 
 
-def resume(url: str, part: Path, progress: bool) -> None:
-    """Append to `part` what it lacks of `url` (HTTP Range, RFC 9110, 14.2).
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
 
-    A server that ignores Range sends all of it again, and `part` starts anew. Raises
-    requests.RequestException when the server refuses or the connection breaks.
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def resume(url: str, part: Path, size: int, progress: bool) -> None:
+    """Append to `part` what it lacks of `url`, an archive of `size` bytes (RFC 9110, 14.2).
+
+    Of a server that ignores Range, and sends all of it again, what is there already is skipped.
+    Raises requests.RequestException when the server refuses, announces or sends something else
+    than the rest of this archive, or the connection breaks: only then is a part of it kept.
     """
-    have = part.stat().st_size if part.exists() else 0
+    have = size_of(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is left to send
         response.raise_for_status()
-        start = have if response.status_code == requests.codes.partial_content else 0
-        total = start + int(response.headers.get("Content-Length", 0))
-        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not progress)
+        skip = have - check_answer(response, have, size)
+        bar = tqdm(total=size, initial=have, unit="B", unit_scale=True, disable=not progress)
         bar.set_description(part.stem)
-        with part.open("ab" if start else "wb") as file, bar:
+        with part.open("ab") as file, bar:
             for chunk in response.iter_content(CHUNK):
-                bar.update(file.write(chunk))
+                new = chunk[skip:][: size - file.tell()]
+                skip -= min(skip, len(chunk))
+                bar.update(file.write(new))
+                if file.tell() == size:
+                    return
+    os.truncate(part, have)
+    raise requests.RequestException("it ended too early")
+
+
+def check_answer(response: requests.Response, have: int, size: int) -> int:
+    """The byte of an archive of `size` bytes that an answer begins with: `have`, or 0.
+
+    Raises requests.RequestException for an answer that is no such archive by its own account.
+    """
+    told = response.headers
+    is_part = response.status_code == requests.codes.partial_content
+    first = have if is_part else 0
+    if is_part and not told.get("Content-Range", "").startswith(f"bytes {first}-{size - 1}/"):
+        raise requests.RequestException(f"it sent the range {told.get('Content-Range')!r}")
+    if (length := told.get("Content-Length", str(size - first))) != str(size - first):
+        raise requests.RequestException(f"it has {length} bytes, not {size - first}")
+    if told.get("Content-Encoding", "identity") != "identity":
+        raise requests.RequestException(f"it sent an encoding, {told['Content-Encoding']}")
+    if "html" in told.get("Content-Type", ""):
+        raise requests.RequestException("it sent a page")
+    return first
 
 
 def unpack(archive: Path, subset: str, dest: Path, progress: bool) -> None:
