@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers.command import new_parser, run_command
 from helpers.quick import QUICK
-from helpers.store import RESULTS, shown
+from helpers.store import RESULTS, check_place, shown
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,9 +75,14 @@ def out_path(text: str) -> Path:
     return path
 
 
-def corpus_and_noise() -> tuple:
-    """The table of utterances and the folder of recorded noise; the choice is printed."""
+def corpus_and_noise(out: Path) -> tuple:
+    """The table of utterances and the folder of recorded noise; the choice is printed.
+
+    Raises PlaceError, before all work, where `out` cannot be written.
+    """
     from helpers.data import corpus
+
+    check_place(out)
 
     return corpus.read_corpus(corpus.find_corpus(verbose=True)), corpus.find_noise(verbose=True)
 
@@ -86,14 +91,14 @@ def evaluate(args) -> None:
     from experiments.evaluate import evaluate_all
     from helpers.evaluation import tables
 
-    tables.save_table(evaluate_all(*corpus_and_noise(), args.peers), args.out)
+    tables.save_or_keep(evaluate_all(*corpus_and_noise(args.out), args.peers), args.out)
     print(f"{args.out}.csv, {args.out}.md")
 
 
 def speed(args) -> None:
     from experiments.evaluate import speeds
 
-    table, _ = corpus_and_noise()
+    table, _ = corpus_and_noise(args.out)
     print(speeds(args.out.with_suffix(".csv"), table, args.peers).to_string(index=False))
 
 
@@ -105,9 +110,9 @@ def recognise(args) -> None:
     print(*missing, sep="\n", end="\n" if missing else "")
     path = args.out.with_suffix(".csv")
     if args.validation:
-        hear_validation(path, *corpus_and_noise(), names)
+        hear_validation(path, *corpus_and_noise(args.out), names)
     else:
-        hear_test(path, *corpus_and_noise(), names, args.peers, args.specialist)
+        hear_test(path, *corpus_and_noise(args.out), names, args.peers, args.specialist)
     print(path)
 
 
@@ -115,7 +120,7 @@ def phonemes(args) -> None:
     from experiments.phonemes import compare_phonemes
     from helpers.evaluation import tables
 
-    rows, curves = compare_phonemes(*corpus_and_noise())
+    rows, curves = compare_phonemes(*corpus_and_noise(args.out))
     print(tables.save_rows(rows, args.out))
     print(tables.save_rows(curves, args.out.with_name(f"{args.out.name}_curves")))
 
@@ -124,7 +129,7 @@ def ablate(args) -> None:
     from experiments.ablate import ablate_all
     from helpers.evaluation import tables
 
-    print(tables.save_rows(ablate_all(*corpus_and_noise()), args.out))
+    print(tables.save_rows(ablate_all(*corpus_and_noise(args.out)), args.out))
 
 
 def train(args) -> None:
