@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers.command import new_parser, run_command
 from helpers.quick import QUICK
-from helpers.store import RESULTS, shown
+from helpers.store import RESULTS, check_place, shown
 
 OUTPUT = Path("output")  # of a run that names no other place
 
@@ -77,9 +77,14 @@ def out_path(text: str) -> Path:
     return path
 
 
-def corpus_and_noise() -> tuple:
-    """The table of utterances and the folder of recorded noise; the choice is printed."""
+def corpus_and_noise(out: Path) -> tuple:
+    """The table of utterances and the folder of recorded noise; the choice is printed.
+
+    Raises PlaceError, before all work, where `out` cannot be written.
+    """
     from helpers.data import corpus
+
+    check_place(out)
 
     return corpus.read_corpus(corpus.find_corpus(verbose=True)), corpus.find_noise(verbose=True)
 
@@ -89,16 +94,16 @@ def evaluate(args) -> None:
     from helpers.evaluation import tables
 
     out = args.out or OUTPUT / ("peers" if args.peers else "test")
-    tables.save_table(evaluate_all(*corpus_and_noise(), args.peers), out)
+    tables.save_or_keep(evaluate_all(*corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
 
 
 def speed(args) -> None:
     from experiments.evaluate import speeds
 
-    table, _ = corpus_and_noise()
-    path = (args.out or OUTPUT / "speed").with_suffix(".csv")
-    print(speeds(path, table, args.peers).to_string(index=False))
+    out = args.out or OUTPUT / "speed"
+    table, _ = corpus_and_noise(out)
+    print(speeds(out.with_suffix(".csv"), table, args.peers).to_string(index=False))
 
 
 def recognise(args) -> None:
@@ -110,9 +115,9 @@ def recognise(args) -> None:
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = (args.out or OUTPUT / name).with_suffix(".csv")
     if args.validation:
-        hear_validation(path, *corpus_and_noise(), names)
+        hear_validation(path, *corpus_and_noise(path), names)
     else:
-        hear_test(path, *corpus_and_noise(), names, args.peers, args.specialist)
+        hear_test(path, *corpus_and_noise(path), names, args.peers, args.specialist)
     print(path)
 
 
@@ -120,8 +125,8 @@ def phonemes(args) -> None:
     from experiments.phonemes import compare_phonemes
     from helpers.evaluation import tables
 
-    rows, curves = compare_phonemes(*corpus_and_noise())
     out = args.out or OUTPUT / "phonemes"
+    rows, curves = compare_phonemes(*corpus_and_noise(out))
     print(tables.save_rows(rows, out))
     print(tables.save_rows(curves, out.with_name(f"{out.name}_curves")))
 
@@ -130,7 +135,8 @@ def ablate(args) -> None:
     from experiments.ablate import ablate_all
     from helpers.evaluation import tables
 
-    print(tables.save_rows(ablate_all(*corpus_and_noise()), args.out or OUTPUT / "ablation"))
+    out = args.out or OUTPUT / "ablation"
+    print(tables.save_rows(ablate_all(*corpus_and_noise(out)), out))
 
 
 def train(args) -> None:

@@ -263,6 +263,9 @@ def train(args) -> int:
 
 
 def score(args) -> int:
+    from helpers import store
+
+    store.check_place(args.out)  # before TensorFlow's seconds, and hours of scoring
     from helpers.data import corpus, noise
     from helpers.data.conditions import Condition
     from helpers.denoise import systems
@@ -284,8 +287,8 @@ def score(args) -> int:
     for folder in args.also:
         heard |= systems.systems_in(folder)
     rows = scoring.evaluate(utterances, conditions, heard, args.seed, files)
-    tables.save_table(rows, args.out)
     print(tables.table_text(rows))
+    tables.save_or_keep(rows, args.out)
     print(f"\n{args.out}.csv, {args.out}.md")
     return 0
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from helpers.reading import AudioWarning
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # what ends a command from outside
+GRACE_SECONDS = 5.0  # to do so in order
 WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
 
 
@@ -42,11 +43,11 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
 
     An error is one line on standard error; with DENOISER_DEBUG set it is raised. So is a note on
     a sound that is not as its header says. A signal of ENDING raises SystemExit with 128 and its
-    number. Worker processes are ended whenever a command is.
+    number, and ends worker processes, as Ctrl-C does.
     """
     args = parser.parse_args(argv)
     try:
-        with notes_in_one_line(), signals_handled(), workers_ended():
+        with notes_in_one_line(), ended_in_order():
             return args.work(args) or 0
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DENOISER_DEBUG"):
@@ -75,15 +76,19 @@ def notes_in_one_line():
 
 
 @contextlib.contextmanager
-def signals_handled() -> Iterator[None]:
+def ended_in_order() -> Iterator[None]:
     """A block that a signal of ENDING leaves by SystemExit, so that files and workers are seen to.
 
-    One that is ignored (`nohup`) or has a handler already is left alone; so are all where this is
-    not the main thread, which alone can handle them.
+    A signal that is ignored (`nohup`) or has a handler already is left alone; so are all where this
+    is not the main thread, which alone can handle them. An exception out of a handler may get lost
+    in whatever it interrupts; so the process ends in any case, GRACE_SECONDS later.
     """
+    told = []
 
     def leave(number, frame):
-        raise SystemExit(128 + number)  # as a shell tells which signal ended a command
+        told.append(number)
+        end_soon(number)
+        raise SystemExit(128 + number)
 
     in_main = threading.current_thread() is threading.main_thread()
     ours = [one for one in ENDING if in_main and signal.getsignal(one) is signal.SIG_DFL]
@@ -91,21 +96,39 @@ def signals_handled() -> Iterator[None]:
         signal.signal(number, leave)
     try:
         yield
+    except KeyboardInterrupt:
+        end_workers()
+        raise
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+        if told:
+            end_workers()
+            raise SystemExit(128 + told[0])  # as a shell tells which signal ended a command
 
 
-@contextlib.contextmanager
-def workers_ended() -> Iterator[None]:
-    """A block whose worker processes end with it where it does not end well."""
-    try:
-        yield
-    except BaseException:
+def end_soon(number: int) -> None:
+    """End this process and its workers a little later, whatever becomes of it until then."""
+
+    def end():
         for process in multiprocessing.active_children():
-            process.kill()
-            process.join()
-        raise
+            process.terminate()
+        os._exit(128 + number)
+
+    timer = threading.Timer(GRACE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+
+
+def end_workers() -> None:
+    """End the processes of `in_workers`; a later call has new ones."""
+    if multiprocessing.active_children():
+        from joblib.externals import loky
+
+        with contextlib.suppress(RuntimeError):  # of workers that were about to begin
+            loky.get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def in_workers(tasks: Iterable, n_workers: int) -> Iterator:

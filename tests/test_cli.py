@@ -3,23 +3,26 @@
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import keep, riff, save_model
 
-from helpers import audio, models, reading, store
+from experiments.__main__ import main as experiments_main
+from helpers import audio, command, models, reading, store
 from helpers.__main__ import EXPERIMENTS, main
-from helpers.command import signals_handled
 from helpers.evaluation import tables
 
 
@@ -66,8 +69,8 @@ def test_every_command_explains_itself(command, capsys):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_explains_itself(name):
-    command = [sys.executable, "-m", "helpers", name]
-    told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    call = [sys.executable, "-m", "helpers", name]
+    told = subprocess.run([*call, "--help"], capture_output=True, text=True, check=True).stdout
     assert told.startswith(f"usage: python -m experiments {name}")
     assert (
         subprocess.run([*command, "--nonsense"], capture_output=True, check=False).returncode == 2
@@ -175,8 +178,8 @@ def test_denoise_does_not_overwrite_unless_told(tmp_path, tree, weights, capsys)
 def test_a_folder_does_not_fit_into_a_file(tmp_path, tree, capsys):
     target = tmp_path / "out.flac"
     target.write_text("precious")
-    for command in ("denoise", "add-noise"):
-        assert main([command, str(tree), str(target), "--overwrite"]) == 1
+    for name in ("denoise", "add-noise"):
+        assert main([name, str(tree), str(target), "--overwrite"]) == 1
         assert f"error: {target}: is a file, but {tree} is a folder" in capsys.readouterr().err
     assert target.read_text() == "precious"
 
@@ -314,6 +317,41 @@ def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weig
     assert f"error: {tmp_path}: no weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("call", [["score"], ["evaluate"], ["phonemes"], ["recognise"]])
+def test_a_place_without_room_is_known_before_the_work(tmp_path, monkeypatch, call, capsys):
+    monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
+    (tmp_path / "file").touch()
+    program = main if call == ["score"] else experiments_main
+    assert program([*call, "--out", str(tmp_path / "file" / "rows")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""  # not even the corpus was looked for
+    assert err.startswith(f"error: {tmp_path / 'file'}: cannot be written (")
+    assert err.endswith("; choose another folder\n")
+
+
+def test_a_table_that_finds_its_place_gone_is_printed_and_kept(tmp_path, monkeypatch, capsys):
+    from helpers.evaluation import scoring
+
+    def work(*args, **kwargs):
+        rows = evaluate(*args, **kwargs)
+        (tmp_path / "out").rmdir()
+        (tmp_path / "out").touch()
+        return rows
+
+    evaluate = scoring.evaluate
+    monkeypatch.setenv("DENOISER_CORPUS", "data/sample")
+    monkeypatch.setattr(scoring, "evaluate", work)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    call = ["score", "--split", "test", "--utterances", "1", "--noise", "none", "--snr", "0"]
+    assert main([*call, "--out", str(tmp_path / "out" / "rows")]) == 1
+    out, err = capsys.readouterr()
+    assert "| clean input |" in out
+    (kept,) = tmp_path.glob("denoiser-*/rows.csv")
+    assert err.endswith(f"; the table lies in {kept} and .md, move it\n")
+    assert len(tables.load_rows(kept)) == 6
+    assert kept.with_suffix(".md").read_text().strip() in out
+
+
 def test_train_writes_weights_and_a_card_with_scores(tmp_path, monkeypatch, capsys):
     """With the training itself replaced: it is tested in test_models.py."""
     from helpers.models import training
@@ -426,17 +464,67 @@ def test_workers_notice_that_their_parent_was_killed(tmp_path, at_work):
     assert_all_end(process.pid, 10)
 
 
-def test_what_is_ignored_stays_ignored_and_handlers_are_given_back():
+def test_workers_end_with_a_command_and_come_back_for_the_next():
+    def numbers():
+        return list(command.in_workers((joblib.delayed(abs)(-i) for i in range(4)), 2))
+
+    assert numbers() == [0, 1, 2, 3]
+    workers = multiprocessing.active_children()
+    assert workers
+    with pytest.raises(KeyboardInterrupt), command.ended_in_order():
+        raise KeyboardInterrupt
+    assert not any(one.is_alive() for one in workers)
+    assert numbers() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("fate", ["passed on", "swallowed", "exchanged"])
+def test_a_signal_is_not_lost_in_what_it_interrupts(monkeypatch, fate):
+    monkeypatch.setattr(command, "end_soon", soon := [].append)
     before = signal.getsignal(signal.SIGTERM)
+
+    def interrupted():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            if fate == "passed on":
+                raise
+            if fate == "exchanged":
+                raise RuntimeError("cannot join thread before it is started") from None
+
+    with pytest.raises(SystemExit, match="143"), command.ended_in_order():
+        interrupted()
+    assert soon.__self__ == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_ignored_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
     try:
-        with signals_handled():
+        with command.ended_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            with pytest.raises(SystemExit, match="143"):
-                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    assert signal.getsignal(signal.SIGTERM) is before
+
+
+STUBBORN = """
+import os, signal, time
+from helpers import command
+command.GRACE_SECONDS = 0.5
+with command.ended_in_order():
+    while True:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except SystemExit:
+            pass
+"""
+
+
+def test_a_process_that_swallows_the_signal_ends_all_the_same():
+    done = subprocess.run([sys.executable, "-c", STUBBORN], timeout=30, check=False)
+    assert done.returncode == 143
 
 
 def test_ctrl_c_ends_an_experiment_with_130(tmp_path):

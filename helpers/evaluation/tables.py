@@ -3,6 +3,7 @@
 One row is one clip through one system under one condition. Taught in `05_evaluation`.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -155,6 +156,20 @@ def save_table(rows: pd.DataFrame, path: Path) -> None:
     save_rows(rows, path)
     with store.atomic_path(Path(path).with_suffix(".md"), overwrite=True) as temporary:
         temporary.write_text(table_text(rows) + "\n", encoding="utf-8")
+
+
+def save_or_keep(rows: pd.DataFrame, path: Path) -> None:
+    """As `save_table`; where that fails, in a new temporary folder, which the error names.
+
+    For rows that took hours. Raises store.FileError where it failed.
+    """
+    try:
+        save_table(rows, path)
+    except (store.FileError, OSError) as error:
+        spare = Path(tempfile.mkdtemp(prefix="denoiser-")) / Path(path).name
+        save_table(rows, spare)
+        why = f"{path}: not written ({error})"
+        raise store.FileError(f"{why}; the table lies in {spare}.csv and .md, move it") from error
 
 
 def save_rows(rows: pd.DataFrame, path: Path) -> Path:

@@ -29,7 +29,7 @@ def run_main_job(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: i
             audio.write(Path(output) / f"{stem}_clean.flac", clean, overwrite=True)
 
     rows = scoring.evaluate(utterances, inputs, heard, seed, keep=keep)
-    tables.save_table(rows, Path(output) / "table")
+    tables.save_or_keep(rows, Path(output) / "table")
     plots.set_style()
     save_comparison(utterances.iloc[0], heard, Path(output), seed)
     return tables.table_text(rows)
