@@ -4,8 +4,10 @@ Arrays are float32 in [-1, 1] full scale, shape `(samples,)` for one channel.
 Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, overlap-add).
 """
 
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import scipy.signal
 import soundfile as sf
 import soxr
 
-from helpers.store import FileError, atomic_path
+from helpers.store import FileError, atomic_path, no_room
 
 SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
 # Frames of the pictures that the chapters draw. Models, metrics and filters name their own.
@@ -25,6 +27,7 @@ ENDINGS -= {".raw", ".mat4", ".mat5"}  # not what a reader means by the sounds i
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
 CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
 UNKNOWN_FRAMES = 2**63 - 1  # a FLAC that was written to a pipe; libsndfile cannot read it
+FULL = 65_536  # bytes; a disk with less is called full when something did not fit
 STREAMED = 0x7FFFF000  # bytes; a header of this length or more was written before its data
 
 
@@ -69,9 +72,37 @@ def open_audio(path: Path) -> sf.SoundFile:
     return source
 
 
-def audio_files(folder: Path) -> list[Path]:
-    """Sorted files below a folder whose endings libsndfile knows."""
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path]:
+    """Sorted files below a folder whose endings libsndfile knows.
+
+    Names that begin with a dot are left out, of files and of folders. Links to folders are
+    followed, but not to one that holds them. Folders that cannot be read are put into
+    `unreadable`; without such a list AudioError is raised.
+    """
+    found, waiting = [], [(Path(folder), ())]
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            here = place.stat()
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if unreadable is None:
+                reason = f"cannot be read ({error.strerror})"
+                raise AudioError(f"{place}: {reason}; make it readable or move it away") from error
+            unreadable.append(place)
+            continue
+        known = (here.st_dev, here.st_ino)
+        if known in above:
+            continue
+        for entry in entries:
+            path = place / entry.name
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(path):
+                waiting.append((path, (*above, known)))
+            elif path.suffix.lower() in ENDINGS and os.path.isfile(path):
+                found.append(path)
+    return sorted(found)
 
 
 def read_blocks(source: sf.SoundFile, block_length: int) -> Iterator[np.ndarray]:
@@ -119,10 +150,69 @@ def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
 def write(path: Path, samples: np.ndarray, sr: int = SAMPLE_RATE, overwrite: bool = False) -> None:
     """Write float samples `(samples,)` or `(samples, channels)` as 16-bit FLAC (RFC 9639).
 
-    Values beyond full scale are clipped. Raises FileError as `store.atomic_path` does.
+    Values beyond full scale are clipped. Raises FileError as `store.atomic_path` and
+    `write_blocks` do.
     """
+    n_channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
     with atomic_path(path, overwrite) as temporary:
-        sf.write(temporary, np.clip(samples, -1, 1), sr, format="FLAC", subtype="PCM_16")
+        kind = {"format": "FLAC", "subtype": "PCM_16", "target": path}
+        write_blocks(temporary, [samples], sr, n_channels, **kind)
+
+
+def write_blocks(
+    path: Path, blocks: Iterable[np.ndarray], sr: int, n_channels: int, *, target: Path, **kind
+) -> int:
+    """Write float blocks `(n, channels)`, and make sure that all of them are in the file.
+
+    Values beyond full scale are clipped; returns how many. `target`: what the file is called in
+    errors, `kind`: format and subtype. Raises FileError for a full disk, NaN, or a kind that
+    cannot hold this. libsndfile does not tell when the last of a file is lost, hence the check.
+    """
+    written = clipped = 0
+    try:
+        with sf.SoundFile(path, "w", sr, n_channels, **kind) as sound:
+            for block in blocks:
+                if np.isnan(block).any():
+                    raise AudioError(f"{target}: would hold NaN; is the input far too loud?")
+                clipped += int(np.sum(np.abs(block) > 1))
+                if not _takes(sound, np.clip(block, -1, 1)):
+                    raise AudioError(_unwritten(path, target, "written in part"))
+                written += len(block)
+    except sf.SoundFileError as error:
+        reason = str(getattr(error, "error_string", "") or error).rstrip(".")
+        raise AudioError(_unwritten(path, target, reason)) from error
+    if not _is_whole(path, written):
+        raise AudioError(_unwritten(path, target, "written in part"))
+    return clipped
+
+
+def _takes(sound: sf.SoundFile, block: np.ndarray) -> bool:
+    """Write a block; False where libsndfile took less, for which soundfile has an assertion."""
+    try:
+        sound.write(block)
+    except AssertionError:
+        return False
+    return True
+
+
+def _is_whole(path: Path, n_frames: int) -> bool:
+    """Whether a sound file has this many frames, and its last one can be read."""
+    try:
+        with sf.SoundFile(path) as again:
+            if again.frames != n_frames:
+                return False
+            again.seek(max(n_frames - 1, 0))
+            return len(again.read(1)) == min(n_frames, 1)
+    except sf.SoundFileError:
+        return False
+
+
+def _unwritten(path: Path, target: Path, reason: str) -> str:
+    """What to say about a file that could not be written whole, and is still on the disk."""
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < FULL:
+        return no_room(target, "the disk is full")
+    return f"{target}: cannot be written ({reason}); choose another disk or kind of file"
 
 
 def resample(samples: np.ndarray, sr_in: float, sr_out: float) -> np.ndarray:

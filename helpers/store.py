@@ -7,6 +7,8 @@ the experiments.
 
 import ast
 import contextlib
+import errno
+import fcntl
 import hashlib
 import importlib
 import inspect
@@ -38,33 +40,108 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT.parent) else str(path)
 
 
+TEMPORARY = ".denoiser-"  # so begin the names of files that are being written
+NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` only when the block ends well.
 
-    Raises FileError when `path` exists and `overwrite` is false, or its folder cannot be
-    written. Nothing half-written is left behind.
+    Raises FileError when `path` exists and `overwrite` is false, its folder cannot be written,
+    its name is too long or the disk is full. Nothing half-written is left behind, unless the
+    process is killed: see `remove_leftovers`.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileError(f"{path}: exists already; choose another name or pass --overwrite")
-    try:
+    with _refusals(path):
+        if path.exists() and not overwrite:
+            raise FileError(f"{path}: exists already; choose another name or pass --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise FileError(
-            f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
+        handle, temporary = _new_file(path.parent, path.suffix[:16])
     try:
-        yield temporary
+        with _full_disk(path):
+            yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp made it private
-        os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # a file system without modes
+            temporary.chmod(0o666 & ~umask)  # mkstemp made it private
+        with _refusals(path):
+            os.replace(temporary, path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _new_file(folder: Path, suffix: str) -> tuple[int, Path]:
+    """A new, locked file, its handle and its path; the lock ends with the process."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=folder)
+        lock(handle)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # `remove_leftovers` of another process came before the lock
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, as a FileError that names it and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileError(
+                f"{path}: the name is too long; rename the input or choose a shorter one"
+            ) from error
+        place = path if path.is_dir() else path.parent
+        cause = NO_ROOM.get(error.errno, error.strerror)
+        raise FileError(f"{place}: cannot be written ({cause}); choose another folder") from error
+
+
+@contextlib.contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """The same for a disk that gets full while `path` is written; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise FileError(no_room(path, NO_ROOM[error.errno])) from error
+
+
+def no_room(path: Path, cause: str) -> str:
+    """What to say when `path` did not fit."""
+    return f"{path}: cannot be written ({cause}); make room or choose another folder"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder, and nothing that is in use."""
+    for path in Path(folder).glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            if lock(stream.fileno(), wait=False):
+                path.unlink()
+
+
+def lock(handle: int, wait: bool = True) -> bool:
+    """Lock an open file or folder against other processes until it is closed.
+
+    False where another has it and `wait` is false, or where the file system knows no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time is in this block for this folder, where its file system knows locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle)
+        yield
+    finally:
+        os.close(handle)
 
 
 # --- what decides a file ------------------------------------------------------------------------

@@ -240,13 +240,25 @@ def test_folder_is_mirrored_and_survives_bad_files(pass_through, tmp_path, folde
     assert written == sorted(str(o.relative_to(out)) for _, o, _ in report["done"])
 
 
-@pytest.mark.parametrize("error", [ValueError("too odd"), OSError("disk full")])
-def test_error_without_a_name_gets_it(tmp_path, folder, error):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("too odd"), "too odd"),
+        (OSError("broken"), "broken"),
+        (MemoryError(), "needs more memory than there is; cut it into parts"),
+        (ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero; DENOISER_DEBUG=1 "),
+    ],
+)
+def test_error_without_a_name_gets_it(tmp_path, folder, error, says):
     def work(file, output):
         raise error
 
     report = files.for_each_file(files.plan_outputs(folder / "a.wav", tmp_path / "out"), work)
-    assert report == {"done": [], "failed": [(folder / "a.wav", f"{folder / 'a.wav'}: {error}")]}
+    [(file, message)] = report["failed"]
+    assert file == folder / "a.wav"
+    assert message.startswith(f"{file}: {says}")
+    assert "\n" not in message
+    assert not report["done"]
 
 
 @pytest.mark.parametrize(

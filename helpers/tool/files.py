@@ -3,6 +3,7 @@
 The README shows the commands.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from helpers.audio import SAMPLE_RATE, AudioError
 from helpers.store import FileError
 
 FLAC_CHANNELS = 8
+LOWEST_RATE, HIGHEST_RATE = 50, 655_350  # Hz: a sample in 20 ms, and what FLAC can hold
 BLOCK_SECONDS = 4.0  # that are held in memory
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
@@ -23,7 +25,9 @@ FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written 
 def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs (file, its output): one for a file, the mirrored tree in FLAC for a folder.
 
-    Raises AudioError for a missing path, an unreadable file or a folder without audio.
+    What lies in `target` is no input. A sub-folder that cannot be read stands there as a file
+    would, and fails. Raises AudioError for a missing path, an unreadable file, a folder without
+    audio, or one that is to be written into itself.
     """
     source, target = Path(source), Path(target)
     if not source.is_dir():
@@ -32,32 +36,70 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         return [(source, target / f"{source.stem}.flac" if is_folder else target)]
     if target.is_file():
         raise AudioError(f"{target}: is a file, but {source} is a folder; name a folder")
-    files = audio.audio_files(source)
+    if target.resolve() == source.resolve():
+        raise AudioError(f"{target}: is both input and output; choose another folder for OUT")
+    unreadable = []
+    files = audio.audio_files(source, unreadable) + unreadable
+    out = target.resolve()
+    files = [file for file in files if not file.parent.resolve().is_relative_to(out)]
     if not files:
         raise AudioError(f"{source}: no audio files below this folder; check the path")
     return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
 
 
 def for_each_file(
-    pairs: list[tuple[Path, Path]], work: Callable[[Path, Path], object]
-) -> dict[str, list]:
+    pairs: list[tuple[Path, Path]],
+    work: Callable[[Path, Path], object],
+    is_there: Callable[[Path, Path], bool] = lambda file, output: False,
+) -> dict:
     """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
-    Returns {"done": [(file, output, result)], "failed": [(file, message)]}. A second file that
-    would get the output of an earlier one (`a.wav`, `a.mp3`) fails.
+    Returns {"done": [(file, output, result)], "there": [(file, output)], "failed": [(file,
+    message)], "stopped": None}. "there" are those for which `is_there(file, output)`. A second
+    file that would get the output of an earlier one (`a.wav`, `a.mp3`) fails. A KeyboardInterrupt
+    ends the work; it is then what "stopped" holds. With DENOISER_DEBUG set the first error is
+    raised.
     """
-    report, taken = {"done": [], "failed": []}, {}
-    for file, output in tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True):
-        try:
-            if output in taken:
-                raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
-            report["done"].append((file, output, work(file, output)))
-            taken[output] = file
-        except (ValueError, OSError, sf.LibsndfileError) as error:
-            named = isinstance(error, FileError) or str(file) in str(error)
-            message = str(error) if named else f"{file}: {error}"
-            report["failed"].append((file, message))
+    report, taken = {"done": [], "there": [], "failed": [], "stopped": None}, {}
+    for folder in {output.parent for _, output in pairs}:
+        store.remove_leftovers(folder)
+    bar = tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True)
+    try:
+        for file, output in bar:
+            try:
+                if output in taken:
+                    raise AudioError(
+                        f"{file}: {taken[output].name} has the same output; rename one"
+                    )
+                if file.is_dir():
+                    raise AudioError(f"{file}: this folder cannot be read; make it readable")
+                if is_there(file, output):
+                    report["there"].append((file, output))
+                else:
+                    report["done"].append((file, output, work(file, output)))
+                taken[output] = file
+            except Exception as error:  # of whatever kind: the others are still to be done
+                if os.environ.get("DENOISER_DEBUG"):
+                    raise
+                report["failed"].append((file, what_failed(file, error)))
+    except KeyboardInterrupt as stop:
+        report["stopped"] = stop
+    finally:
+        bar.close()
     return report
+
+
+def what_failed(file: Path, error: Exception) -> str:
+    """One line that names a file, what went wrong and, where it is known, what to do about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileError) or str(file) in text:
+        return text
+    if isinstance(error, MemoryError):
+        return f"{file}: needs more memory than there is; cut it into parts"
+    if isinstance(error, ValueError | OSError | sf.LibsndfileError):
+        return f"{file}: {text}"
+    kind = type(error).__name__
+    return f"{file}: {kind}: {text[:200]}; DENOISER_DEBUG=1 in front of the call shows where"
 
 
 def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
@@ -67,6 +109,11 @@ def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
     if target.suffix.lower() == ".flac" and reader.channels > FLAC_CHANNELS:
         raise AudioError(
             f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
+        )
+    if not LOWEST_RATE <= reader.samplerate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{source}: a rate of {reader.samplerate} Hz; "
+            f"resample it to one of {LOWEST_RATE} to {HIGHEST_RATE} Hz"
         )
     if reader.frames == 0:
         raise AudioError(f"{source}: holds no samples; record it again")
@@ -95,21 +142,14 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         check_format(reader, source, target)
         sr, channels = reader.samplerate, reader.channels
         bits = "PCM_24" if reader.subtype in FINE else "PCM_16"
-        kind = {"subtype": bits, "format": target.suffix[1:].upper()}
-
-        def write(blocks: Iterator[np.ndarray]) -> int:
-            clipped = 0
-            with sf.SoundFile(temporary, "w", sr, channels, **kind) as writer:
-                for block in blocks:
-                    clipped += int(np.sum(np.abs(block) > 1))
-                    writer.write(np.clip(block, -1, 1))
-            return clipped
-
+        kind = {"subtype": bits, "format": target.suffix[1:].upper(), "target": target}
         stream = denoiser.stream(channels)
-        clipped = write(denoised_blocks(stream, reader))
+        blocks = denoised_blocks(stream, reader)
+        clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
         if left := stream.why_leave:
             with audio.open_audio(source) as again:
-                clipped = write(audio.read_blocks(again, int(BLOCK_SECONDS * sr)))
+                blocks = audio.read_blocks(again, int(BLOCK_SECONDS * sr))
+                clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
 
 
