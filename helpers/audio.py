@@ -85,6 +85,8 @@ def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path
         try:
             here = place.stat()
             entries = list(os.scandir(place))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except OSError as error:
             if unreadable is None:
                 reason = f"cannot be read ({error.strerror})"

@@ -3,7 +3,10 @@
 The README shows the commands.
 """
 
+import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from helpers.store import FileError
 
 FLAC_CHANNELS = 8
 LOWEST_RATE, HIGHEST_RATE = 50, 655_350  # Hz: a sample in 20 ms, and what FLAC can hold
+PIPE = Path("-")  # standard input or output
 BLOCK_SECONDS = 4.0  # that are held in memory
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
@@ -50,7 +54,7 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 def for_each_file(
     pairs: list[tuple[Path, Path]],
     work: Callable[[Path, Path], object],
-    is_there: Callable[[Path, Path], bool] = lambda file, output: False,
+    is_there: Callable[[Path, Path], bool] | None = None,
 ) -> dict:
     """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
@@ -72,8 +76,10 @@ def for_each_file(
                         f"{file}: {taken[output].name} has the same output; rename one"
                     )
                 if file.is_dir():
-                    raise AudioError(f"{file}: this folder cannot be read; make it readable")
-                if is_there(file, output):
+                    raise AudioError(
+                        f"{file}: this folder cannot be read; make it readable or move it away"
+                    )
+                if is_there and is_there(file, output):
                     report["there"].append((file, output))
                 else:
                     report["done"].append((file, output, work(file, output)))
@@ -89,6 +95,22 @@ def for_each_file(
     return report
 
 
+def is_there(file: Path, output: Path) -> bool:
+    """Whether the output of a file is there from an earlier call.
+
+    Raises FileError for something else of its name.
+    """
+    if not output.exists():
+        return False
+    try:
+        audio.open_audio(output).close()
+    except AudioError as error:
+        raise FileError(
+            f"{output}: exists already and is no whole sound; move it away or pass --overwrite"
+        ) from error
+    return True
+
+
 def what_failed(file: Path, error: Exception) -> str:
     """One line that names a file, what went wrong and, where it is known, what to do about it."""
     text = " ".join(str(error).split())
@@ -100,6 +122,27 @@ def what_failed(file: Path, error: Exception) -> str:
         return f"{file}: {text}"
     kind = type(error).__name__
     return f"{file}: {kind}: {text[:200]}; DENOISER_DEBUG=1 in front of the call shows where"
+
+
+@contextlib.contextmanager
+def pipes_as_files(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """`source` and `target`, with files in place of pipes as long as the block lasts.
+
+    What can be read only once (`-` for standard input, /dev/stdin, a named pipe) is copied before,
+    because the gate may want it twice. For the target `-` what was written, a WAV, is copied to
+    standard output when the block ends well.
+    """
+    with tempfile.TemporaryDirectory(prefix="denoiser-") as folder:
+        read, written = Path(folder, "stdin"), Path(folder, "stdout.wav")
+        if source == PIPE or source.is_fifo() or source.is_char_device():
+            name = 0 if source == PIPE else source
+            with open(name, "rb", closefd=name != 0) as stream, open(read, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            source = read
+        yield source, written if target == PIPE else target
+        if written.exists():
+            with open(written, "rb") as copy, open(1, "wb", closefd=False) as stream:
+                shutil.copyfileobj(copy, stream)
 
 
 def check_format(reader: sf.SoundFile, source: Path, target: Path) -> None:
