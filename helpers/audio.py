@@ -52,7 +52,7 @@ def open_audio(path: Path) -> sf.SoundFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty; copy or record it again")
     try:
-        source = sf.SoundFile(path)
+        source = sf.SoundFile(_spelled(path))
     except (sf.LibsndfileError, OSError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(
@@ -70,6 +70,15 @@ def open_audio(path: Path) -> sf.SoundFile:
                 "copy it again from its source"
             )
     return source
+
+
+def _spelled(path: Path) -> Path | bytes:
+    """A path as soundfile takes it: in bytes, where its name is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
 
 
 def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path]:
@@ -172,7 +181,7 @@ def write_blocks(
     """
     written = clipped = 0
     try:
-        with sf.SoundFile(path, "w", sr, n_channels, **kind) as sound:
+        with sf.SoundFile(_spelled(path), "w", sr, n_channels, **kind) as sound:
             for block in blocks:
                 if np.isnan(block).any():
                     raise AudioError(f"{target}: would hold NaN; is the input far too loud?")
@@ -200,7 +209,7 @@ def _takes(sound: sf.SoundFile, block: np.ndarray) -> bool:
 def _is_whole(path: Path, n_frames: int) -> bool:
     """Whether a sound file has this many frames, and its last one can be read."""
     try:
-        with sf.SoundFile(path) as again:
+        with sf.SoundFile(_spelled(path)) as again:
             if again.frames != n_frames:
                 return False
             again.seek(max(n_frames - 1, 0))

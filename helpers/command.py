@@ -81,3 +81,5 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    if hasattr(sys.stdout, "reconfigure"):  # as standard error: names that are not UTF-8 show
+        sys.stdout.reconfigure(errors="backslashreplace")

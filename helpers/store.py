@@ -14,8 +14,8 @@ import importlib
 import inspect
 import itertools
 import os
+import secrets
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,28 +57,24 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         if path.exists() and not overwrite:
             raise FileError(f"{path}: exists already; choose another name or pass --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = _new_file(path.parent, path.suffix[:16])
-    try:
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix[:16]}")
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(temporary.unlink, missing_ok=True)  # before it is there: a stop may come
+        with _refusals(path):
+            at_end.callback(os.close, _new_file(temporary))
         with _full_disk(path):
             yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        with contextlib.suppress(OSError):  # a file system without modes
-            temporary.chmod(0o666 & ~umask)  # mkstemp made it private
         with _refusals(path):
             os.replace(temporary, path)
-    finally:
-        os.close(handle)
-        temporary.unlink(missing_ok=True)
 
 
-def _new_file(folder: Path, suffix: str) -> tuple[int, Path]:
-    """A new, locked file, its handle and its path; the lock ends with the process."""
+def _new_file(path: Path) -> int:
+    """Make a file, locked until its handle is closed or the process ends; gives the handle."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=folder)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         lock(handle)
         if os.fstat(handle).st_nlink:
-            return handle, Path(name)
+            return handle
         os.close(handle)  # `remove_leftovers` of another process came before the lock
 
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import keep, save_model
@@ -17,8 +20,10 @@ from conftest import keep, save_model
 from helpers import audio, store
 from helpers.__main__ import main
 from helpers.audio import AudioError
+from helpers.data import noise
 from helpers.store import FileError
-from helpers.tool import files
+from helpers.tool import add_noise, files
+from helpers.tool.add_noise import add_noise_to_files
 from helpers.tool.files import denoise_file
 
 SR = 16_000
@@ -28,7 +33,8 @@ def sound(path, n_samples=4_000, n_channels=1, sr=SR, **options):
     """A file of noise at -9 dBFS, the same for the same shape; returns its samples."""
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = np.random.default_rng(n_samples).uniform(-0.6, 0.6, (n_samples, n_channels))
-    sf.write(path, samples, sr, **options)
+    with open(path, "wb") as stream:
+        sf.write(stream, samples, sr, format=path.suffix[1:].upper(), **options)
     return samples
 
 
@@ -113,7 +119,8 @@ def test_a_file_system_without_modes_takes_files(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(store.Path, "chmod", refuse)
+    for place, name in ((store.Path, "chmod"), (os, "chmod"), (os, "fchmod")):
+        monkeypatch.setattr(place, name, refuse)
     audio.write(tmp_path / "a.flac", np.zeros(100))
     assert everything(tmp_path) == ["a.flac"]
 
@@ -320,3 +327,213 @@ def test_a_batch_of_no_clips_is_refused(size, capsys):
         main(["train", "spectrogram", "--batch-size", size])
     assert caught.value.code == 2
     assert f"argument --batch-size: {size}: choose a whole number" in capsys.readouterr().err
+
+
+# --- add-noise ------------------------------------------------------------------------------------
+
+
+def listed(out):
+    """The noisy files that a manifest lists, sorted; all of them must be as it says."""
+    table = pd.read_csv(out / "manifest.csv")
+    for row in table.itertuples():
+        assert add_noise.file_hash(out / row.noisy) == row.sha256
+    return sorted(table.noisy)
+
+
+def test_after_a_kill_nothing_is_made_twice_and_all_is_listed(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for i in range(120):
+        sound(folder / f"{i:03d}.wav", 16_000)
+    call = [sys.executable, "-m", "helpers", "add-noise", str(folder), str(out)]
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / "005.flac").exists():
+        time.sleep(0.005)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*.flac")}
+    assert len(set(made) - set(listed(out))) <= 1  # the one of the moment of the kill
+    known = listed(out)
+    assert main(["add-noise", str(folder), str(out)]) == 0
+    assert listed(out) == [f"{i:03d}.flac" for i in range(120)]
+    assert all((out / name).stat().st_mtime_ns == made[name] for name in known)
+    assert everything(out) == [*listed(out), "manifest.csv"]
+
+
+def test_a_file_that_lost_its_row_gets_it_again(tmp_path, capsys):
+    sound(tmp_path / "in" / "a.wav")
+    sound(tmp_path / "in" / "b.wav", 5_000)
+    out = tmp_path / "out"
+    call = ["add-noise", str(tmp_path / "in"), str(out)]
+    assert main(call) == 0
+    table = (out / "manifest.csv").read_text()
+    for left in (
+        table.splitlines(keepends=True)[0],
+        "".join(table.splitlines(True)[:2]),
+        table[:-9],
+    ):
+        (out / "manifest.csv").write_text(left)
+        assert main(call) == 0
+        assert (out / "manifest.csv").read_text() == table
+    (out / "manifest.csv").unlink()
+    audio.write(out / "b.flac", np.zeros(10), overwrite=True)
+    assert main(call) == 1
+    assert f"error: {out / 'b.flac'}: exists already; choose another" in capsys.readouterr().err
+    assert listed(out) == ["a.flac"]
+    assert sf.info(out / "b.flac").frames == 10
+
+
+def test_new_files_are_added_and_another_setting_is_refused(tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    sound(folder / "a.wav")
+    call = ["add-noise", str(folder), str(out)]
+    assert main([*call, "--snr", "5"]) == 0
+    sound(folder / "deep" / "b.wav")
+    assert main([*call, "--snr", "5"]) == 0
+    assert "1 done, manifest" in (told := capsys.readouterr().out)
+    assert "note: 1 were there already" in told
+    before = {name: (out / name).read_bytes() for name in everything(out)}
+    assert sorted(before) == ["a.flac", "deep/b.flac", "manifest.csv"]
+    for other in (["--snr", "6"], ["--snr", "5", "--seed", "1"], ["--snr", "5", "--active"]):
+        assert main([*call, *other]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {out / 'manifest.csv'}: lists files of ")
+        assert error.endswith("choose another OUT or pass --overwrite\n")
+    assert {name: (out / name).read_bytes() for name in everything(out)} == before
+    assert main([*call, "--snr", "6", "--overwrite"]) == 0
+    assert set(pd.read_csv(out / "manifest.csv").snr_db) == {6.0}
+    assert listed(out) == ["a.flac", "deep/b.flac"]
+    audio.write(out / "a.flac", np.zeros(10), overwrite=True)
+    assert main([*call, "--snr", "6"]) == 1
+    assert (
+        f"error: {out / 'a.flac'}: not the file that manifest.csv lists" in capsys.readouterr().err
+    )
+
+
+def test_the_same_recordings_are_a_part_of_the_setting(tmp_path, capsys):
+    sound(tmp_path / "in" / "a.wav")
+    sound(tmp_path / "noise" / "fan" / "1.wav")
+    call = ["add-noise", str(tmp_path / "in"), str(tmp_path / "out"), "--kind", "recorded"]
+    call += ["--noise", str(tmp_path / "noise")]
+    assert main(call) == 0
+    assert main(call) == 0
+    sound(tmp_path / "noise" / "fan" / "2.wav", 5_000)
+    assert main(call) == 1
+    assert "manifest.csv: lists files of recordings " in capsys.readouterr().err
+
+
+def test_two_at_once_lose_no_row(tmp_path):
+    out, processes = tmp_path / "out", []
+    for half in ("left", "right", "both"):
+        for i in range(40):
+            for side in ("left", "right"):
+                if half in (side, "both"):
+                    sound(tmp_path / half / f"{side}-{i}.wav", 8_000)
+        call = [sys.executable, "-m", "helpers", "add-noise", str(tmp_path / half), str(out)]
+        processes.append(subprocess.Popen(call, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    names = sorted(f"{side}-{i}.flac" for side in ("left", "right") for i in range(40))
+    assert listed(out) == names
+    assert everything(out) == sorted([*names, "manifest.csv"])
+
+
+def test_no_manifest_without_rows(tmp_path, capsys):
+    sound(tmp_path / "in" / "silent.wav", 0)
+    assert main(["add-noise", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert not list(tmp_path.rglob("manifest.csv"))
+    assert "manifest" not in capsys.readouterr().out
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "manifest.csv").write_text("my,own\n1,2\n")
+    sound(tmp_path / "in" / "good.wav")
+    assert main(["add-noise", str(tmp_path / "in"), str(tmp_path / "out"), "--overwrite"]) == 1
+    assert "manifest.csv: no manifest of add-noise; move it away" in capsys.readouterr().err
+    assert (tmp_path / "out" / "manifest.csv").read_text() == "my,own\n1,2\n"
+
+
+@pytest.mark.parametrize("over_active", [False, True])
+@pytest.mark.parametrize(("n_channels", "sr"), [(1, 16_000), (2, 22_050)])
+def test_a_file_of_one_piece_is_what_mix_makes(tmp_path, speech, over_active, n_channels, sr):
+    clean = np.stack([speech, speech[::-1]], axis=1)[:, :n_channels]
+    sf.write(tmp_path / "a.wav", clean, sr, subtype="FLOAT")
+    setting = {"kind": "buzz", "snr_db": 3.0, "seed": 5, "over_active": over_active}
+    add_noise_to_files(tmp_path / "a.wav", tmp_path / "a.flac", **setting)
+    added = noise.make("buzz", len(clean), sr, noise.rng_for("a.wav", 5))
+    *_, noisy = noise.mix(clean, added, 3.0, sr, over_active)
+    audio.write(tmp_path / "whole.flac", noisy, sr)
+    assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "whole.flac").read_bytes()
+
+
+@pytest.mark.parametrize("over_active", [False, True])
+def test_a_file_of_many_pieces_has_the_exact_snr(tmp_path, speech, monkeypatch, over_active):
+    monkeypatch.setattr(add_noise, "PIECE", 9_000)
+    clean = 0.5 * np.stack([speech, 0.5 * speech], axis=1)
+    sf.write(tmp_path / "a.wav", clean, 16_000, subtype="FLOAT")
+    report = add_noise_to_files(
+        tmp_path / "a.wav", tmp_path / "a.flac", snr_db=7.0, over_active=over_active
+    )
+    noisy = sf.read(tmp_path / "a.flac")[0]
+    added = noisy - clean * pd.read_csv(report["manifest"]).scale[0]
+    chosen = clean[noise.active(clean, 16_000)] if over_active else clean
+    ratio = np.mean(chosen**2) / np.mean(added**2)
+    assert 10 * np.log10(ratio) == pytest.approx(7, abs=0.01)
+    np.testing.assert_allclose(added[:9_000], added[9_000:18_000], atol=2**-14)
+    spectrum = np.abs(np.fft.rfft(added[:, 0] * np.hanning(len(added)))) ** 2
+    in_band = np.fft.rfftfreq(len(added), 1 / 16_000) > 3_900
+    assert spectrum[~in_band].sum() < 1e-4 * spectrum.sum()  # no click where it begins again
+
+
+def test_memory_of_add_noise_does_not_grow_with_the_file(tmp_path, speech, monkeypatch):
+    monkeypatch.setattr(add_noise, "PIECE", 1 << 17)
+    peaks = []
+    for minutes in (1, 3):
+        source, target = tmp_path / f"{minutes}.flac", tmp_path / f"{minutes}-out.flac"
+        audio.write(source, np.resize(speech, minutes * 60 * audio.SAMPLE_RATE))
+        tracemalloc.start()
+        assert not add_noise_to_files(source, target, over_active=True)["failed"]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 3e6  # two minutes more are 7.7 MB
+
+
+def test_a_recording_of_nothing_does_not_hold_the_work_up(tmp_path):
+    sound(tmp_path / "in" / "a.wav", 8_000)
+    sound(tmp_path / "noise" / "short" / "click.wav", 1, sr=48_000)
+    call = [
+        sys.executable,
+        "-m",
+        "helpers",
+        "add-noise",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+    ]
+    call += ["--kind", "recorded", "--noise", str(tmp_path / "noise")]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'in' / 'a.wav'}: no recorded noise here; " in done.stderr
+    sound(tmp_path / "noise" / "long" / "fan.wav", 4_000)
+    assert subprocess.run(call, timeout=60, check=False).returncode == 0
+
+
+def test_a_sample_far_too_loud_is_told(tmp_path, capsys):
+    samples = sound(tmp_path / "in" / "good.wav")
+    samples[100] = 1e20
+    sf.write(tmp_path / "in" / "glitch.wav", samples, 16_000, subtype="FLOAT")
+    assert main(["add-noise", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert f"error: {tmp_path / 'in' / 'glitch.wav'}: too faint for 16" in capsys.readouterr().err
+    assert everything(tmp_path / "out") == ["good.flac", "manifest.csv"]
+
+
+@pytest.mark.parametrize("command", ["denoise", "add-noise"])
+def test_names_that_are_not_utf_8(tmp_path, weights, command, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    sound(tmp_path / "in" / name / f"{name}.wav")
+    (tmp_path / "in" / "n\not.wav").write_text("no sound")
+    call = [command, str(tmp_path / "in"), str(tmp_path / name)]
+    call += ["--weights", str(weights)] if command == "denoise" else []
+    for _ in range(2):
+        assert main(call) == 1
+        [error, _] = capsys.readouterr().err.splitlines()
+        assert "n ot.wav: not readable as audio" in error
+    assert f"{name}/{name}.flac" in everything(tmp_path / name)
+    if command == "add-noise":
+        assert pd.read_csv(tmp_path / name / "manifest.csv").file[0] == r"caf\xe9/caf\xe9.wav"
