@@ -24,6 +24,7 @@ HOP_LENGTH = 256  # samples, 16 ms
 COMPRESSION = 0.3  # exponent on magnitudes, in what the models hear and in their loss
 ENDINGS = {f".{name.lower()}" for name in sf.available_formats()} | {".aif", ".opus", ".oga"}
 ENDINGS -= {".raw", ".mat4", ".mat5"}  # not what a reader means by the sounds in a folder
+LOUDER = 4.0  # than the rest: what is beyond that, and full scale, is a glitch
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
 CUT_SHORT = re.compile(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)")  # WAV, AIFF, AU
 UNKNOWN_FRAMES = 2**63 - 1  # a FLAC that was written to a pipe; libsndfile cannot read it
@@ -246,6 +247,21 @@ def set_level(samples: np.ndarray, target_db: float) -> np.ndarray:
     level = level_db(samples)
     gain = 0.0 if level <= SILENCE_DB else 10 ** ((target_db - level) / 20)
     return np.asarray(samples, np.float32) * np.float32(gain)
+
+
+def without_glitches(samples: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Samples with single ones far beyond full scale and beyond the others bounded.
+
+    One sample of 10,000, as a damaged float file has it, would make all else look faint to the
+    running level for many seconds. The bound along `axis`, the time, is full scale or, in louder
+    inputs, LOUDER times what all but a thousandth stay below. Within full scale nothing changes.
+    """
+    size = np.abs(samples)
+    if size.max(initial=0) <= 1:
+        return samples
+    usual = np.quantile(size, 0.999, axis=axis, keepdims=True, method="lower")
+    bound = np.maximum(1, LOUDER * usual)
+    return np.clip(samples, -bound, bound)
 
 
 def band_limit(samples: np.ndarray, sr: float, low: float, high: float) -> np.ndarray:
