@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import resource
 import shutil
@@ -537,3 +538,80 @@ def test_names_that_are_not_utf_8(tmp_path, weights, command, capsys):
     assert f"{name}/{name}.flac" in everything(tmp_path / name)
     if command == "add-noise":
         assert pd.read_csv(tmp_path / name / "manifest.csv").file[0] == r"caf\xe9/caf\xe9.wav"
+
+
+# --- pipes and the environment ------------------------------------------------------------------
+
+
+def denoiser(*arguments, shell="", env=None, without="", **options):
+    """Run the command line, with redirections by a shell; the finished process, in bytes.
+
+    `env`: variables to set, `without`: one to unset.
+    """
+    call = [sys.executable, "-m", "helpers", *map(str, arguments)]
+    call = ["sh", "-c", f'"$@" {shell}', "sh", *call]
+    env = os.environ | (env or {})
+    env.pop(without, None)
+    return subprocess.run(call, capture_output=True, timeout=120, check=False, env=env, **options)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_denoise_reads_a_pipe_and_writes_one(tmp_path, weights, name):
+    samples = sound(tmp_path / "a.wav", 20_000)
+    data = (tmp_path / "a.wav").read_bytes()
+    done = denoiser("denoise", name, "-", "--weights", weights, input=data)
+    assert done.returncode == 0, done.stderr
+    assert b"1 done, 1.2 s of audio" in done.stderr
+    info = sf.info(io.BytesIO(done.stdout))
+    assert (info.format, info.frames, info.samplerate) == ("WAV", 20_000, 16_000)
+    np.testing.assert_allclose(sf.read(io.BytesIO(done.stdout))[0], samples[:, 0], atol=2**-14)
+    out = tmp_path / "out"
+    assert denoiser("denoise", name, out, "--weights", weights, input=data).returncode == 0
+    assert everything(out) == ["stdin.flac"]
+    assert denoiser("denoise", tmp_path / "a.wav", "-", "--weights", weights).stdout == done.stdout
+
+
+@pytest.mark.parametrize(("data", "says"), [(b"", "is empty"), (b"no sound" * 9, "not readable")])
+def test_a_pipe_of_nothing_is_told(weights, data, says):
+    done = denoiser("denoise", "-", "-", "--weights", weights, input=data)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("error: ")
+    assert f"stdin: {says}" in line or f"stdin: the file {says}" in line
+
+
+def test_a_reader_that_leaves_is_one_line(tmp_path, weights):
+    sound(tmp_path / "a.wav", 200_000)
+    done = denoiser("denoise", tmp_path / "a.wav", "-", "--weights", weights, shell="| head -c 9")
+    assert len(done.stdout) == 9
+    assert done.stderr.decode().splitlines()[-1].startswith("error: ")
+    assert b"Traceback" not in done.stderr
+    assert b"ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_take_nothing_into_the_files(tmp_path, weights, shell):
+    sound(tmp_path / "in" / "a.wav", 20_000)
+    (tmp_path / "in" / "bad.wav").write_text("no sound")
+    for command in ("denoise", "add-noise"):
+        options = ["--weights", weights] if command == "denoise" else []
+        out = tmp_path / command
+        done = denoiser(command, tmp_path / "in", out, *options, shell=shell)
+        assert done.returncode == 1
+        assert b"error" not in done.stdout
+        assert sf.info(out / "a.flac").frames == 20_000
+
+
+@pytest.mark.parametrize("backend", ["jax", "nonsense"])
+def test_an_absent_backend_is_one_line(tmp_path, weights, backend):
+    sound(tmp_path / "a.wav")
+    call = ["denoise", tmp_path / "a.wav", tmp_path / "b.flac", "--weights", weights]
+    done = denoiser(*call, env={"KERAS_BACKEND": backend})
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith(f"error: KERAS_BACKEND={backend}: not to be had here (")
+    assert line.endswith("; unset it, or install that package")
+    (tmp_path / "keras.json").write_text(f'{{"backend": "{backend}"}}')
+    done = denoiser(*call, env={"KERAS_HOME": str(tmp_path)}, shell="", without="KERAS_BACKEND")
+    assert done.returncode == 0, done.stderr

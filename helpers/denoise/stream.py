@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from helpers import audio, models
 from helpers.audio import SAMPLE_RATE
-from helpers.backend import tf
+from helpers.backend import BackendError, tf
 from helpers.denoise.gate import Change
 from helpers.models.blocks import hop_length, zero_states
 
@@ -28,7 +28,7 @@ class Denoiser:
     estimated, is over `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is
     left as it is (`gate`). By default none of this is done.
     Raises models.WeightsError where weights are missing or wrong, ValueError for a mix outside 0
-    to 1.
+    to 1, BackendError where Keras runs on something else than TensorFlow.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class Denoiser:
     ):
         if not 0 <= mix <= 1:
             raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
+        if tf is None:
+            raise BackendError("denoising needs TensorFlow; unset KERAS_BACKEND")
         self.method, self.mix = method, mix
         self.gate_db, self.low_share = gate_db, low_share
         self.model = models.load(method, folder)
