@@ -4,14 +4,16 @@ Modules that need TensorFlow are imported only by the commands that need it.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers import models
-from helpers.command import new_parser, run_command
+from helpers.command import new_parser, run_command, sigterm_like_ctrl_c, stop_code
 
 METHODS = {name: name for name in models.METHODS} | {"a": "waveform", "s": "spectrogram"}
 EXPERIMENTS = ("evaluate", "speed", "recognise", "phonemes", "ablate")  # their home is experiments/
@@ -31,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("run", run, "The main job: noise, both methods, clips, figure and table.")
     sub.add_argument("--output", type=Path, default=Path("output"), help="folder (default: output)")
-    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
+    sub.add_argument("--snr", type=snr, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
     sub.add_argument("--utterances", type=int, default=12, help="how many (default: 12)")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=natural, default=0)
 
     sub = command("denoise", denoise, "Denoise a file, or a folder with all below it, to FLAC.")
-    add_in_out(sub)
+    add_in_out(sub, pipe="; - for a pipe (WAV)")
     add_method(sub)
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
     sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
@@ -62,9 +64,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--kind", default="white", help="noise kind, or recorded (default: white)")
     sub.add_argument("--low", type=float, default=4000.0, help="Hz (default: 4000)")
     sub.add_argument("--high", type=float, default=8000.0, help="Hz (default: 8000)")
-    sub.add_argument("--snr", type=float, default=0.0, help="dB over the whole clip (default: 0)")
+    sub.add_argument("--snr", type=snr, default=0.0, help="dB over the whole clip (default: 0)")
     sub.add_argument("--active", action="store_true", help="the SNR over active speech instead")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--noise", type=Path, help="folder of recordings for --kind recorded")
 
     sub = command("train", train, "Train a method, or go on with a training that was stopped.")
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of the error of the output's level, in dB, in the loss (default: 0)",
     )
-    sub.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
+    sub.add_argument("--batch-size", type=positive, default=16, metavar="N", help="(default: 16)")
     sub.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     sub.add_argument(
         "--start-share",
@@ -100,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="KIND",
         help="train on this kind alone, a specialist (recorded: your recordings; default: all)",
     )
-    sub.add_argument("--seed", type=int, default=1)
+    sub.add_argument("--seed", type=natural, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
     sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
@@ -112,13 +114,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="KIND[:LOW-HIGH]",
         help="kinds of noise, or none for clean input (default: white, 4000-8000 Hz)",
     )
-    sub.add_argument("--snr", type=float, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
+    sub.add_argument("--snr", type=snr, nargs="+", default=[0.0, 10.0], help="dB (default: 0 10)")
     sub.add_argument("--level", type=float, help="of the speech, dBFS RMS")
     sub.add_argument("--utterances", type=int, default=24, help="of each split; 0: all")
     sub.add_argument(
         "--also", type=Path, nargs="+", default=[], help="folders of other weights, scored as well"
     )
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
     sub = command("download", download, "Fetch LibriSpeech subsets or UrbanSound8K into data/.")
@@ -126,21 +128,28 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1. Raises ArgumentTypeError for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: choose a share from 0 to 1")
-    return value
+def number(kind: type, fits: Callable[[float], bool], says: str) -> Callable[[str], float]:
+    """A converter of texts to numbers that raises ArgumentTypeError for one that does not fit."""
+
+    def convert(text: str):
+        with contextlib.suppress(ValueError):
+            if fits(kind(text)):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text}: choose {says}")
+
+    return convert
 
 
-def add_in_out(sub: argparse.ArgumentParser) -> None:
-    """The arguments of commands that turn files into files."""
-    sub.add_argument("source", type=Path, metavar="IN", help="file or folder")
-    sub.add_argument("target", type=Path, metavar="OUT", help="file or folder")
+share = number(float, lambda x: 0 <= x <= 1, "a share from 0 to 1")
+snr = number(float, lambda x: -100 <= x <= 100, "dB from -100 to 100")
+natural = number(int, lambda x: x >= 0, "a whole number, 0 or more")
+positive = number(int, lambda x: x >= 1, "a whole number, 1 or more")
+
+
+def add_in_out(sub: argparse.ArgumentParser, pipe: str = "") -> None:
+    """The arguments of commands that turn files into files; `pipe` is said of both."""
+    sub.add_argument("source", type=Path, metavar="IN", help=f"file or folder{pipe}")
+    sub.add_argument("target", type=Path, metavar="OUT", help=f"file or folder{pipe}")
     sub.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
@@ -167,32 +176,41 @@ def run(args) -> int:
 def denoise(args) -> int:
     from helpers.tool import files
 
-    pairs = files.plan_outputs(args.source, args.target)  # before TensorFlow's seconds
-    from helpers.denoise.gate import GATE_DB, LOW_SHARE
-    from helpers.denoise.stream import Denoiser
+    with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
+        pairs = files.plan_outputs(source, target)  # before TensorFlow's seconds
+        from helpers.denoise.gate import GATE_DB, LOW_SHARE
+        from helpers.denoise.stream import Denoiser
 
-    method = METHODS[args.method]
-    gate_db = GATE_DB if args.gate is None else args.gate
-    low_share = LOW_SHARE if args.low_share is None else args.low_share
-    denoiser = Denoiser(method, args.weights, args.mix, gate_db, low_share)
-    start = time.perf_counter()
+        gate_db = GATE_DB if args.gate is None else args.gate
+        low_share = LOW_SHARE if args.low_share is None else args.low_share
+        denoiser = Denoiser(METHODS[args.method], args.weights, args.mix, gate_db, low_share)
+        start = time.perf_counter()
 
-    def work(source, target):
-        return files.denoise_file(denoiser, source, target, args.overwrite)
+        def work(file, output):
+            return files.denoise_file(denoiser, file, output, args.overwrite)
 
-    report = files.for_each_file(pairs, work)
+        goes_on = source.is_dir() and not args.overwrite
+        report = files.for_each_file(pairs, work, files.is_there if goes_on else None)
+        seconds = time.perf_counter() - start
+        with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
+            tell(report, denoiser, seconds)
+            return complain(report)
+
+
+def tell(report: dict, denoiser, seconds: float) -> None:
+    """Print what was done, in how many seconds, and what was not."""
     results = [result for *_, result in report["done"]]
-    seconds = sum(result["seconds"] for result in results)
     if results:
         print(
-            f"{len(results)} done, {seconds:.1f} s of audio "
-            f"in {time.perf_counter() - start:.1f} s with the {denoiser.method} method"
+            f"{len(results)} done, {sum(result['seconds'] for result in results):.1f} s of audio "
+            f"in {seconds:.1f} s with the {denoiser.method} method"
         )
+    tell_there(report)
     left = [result["left"] for result in results]
     if n := left.count("clean"):
         print(
-            f"note: {n} left as they are, their SNR above 2 kHz being over {gate_db:g} dB "
-            "(--gate inf denoises them all the same)"
+            f"note: {n} left as they are, their SNR above 2 kHz being over "
+            f"{denoiser.gate_db:g} dB (--gate inf denoises them all the same)"
         )
     if n := left.count("whole band"):
         print(
@@ -203,34 +221,46 @@ def denoise(args) -> int:
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):
         print(f"note: {clipped} samples beyond full scale were clipped")
-    return complain(report)
+
+
+def tell_there(report: dict) -> None:
+    """Print how many outputs were there before."""
+    if n := len(report["there"]):
+        print(f"note: {n} were there already (--overwrite makes them again)")
 
 
 def complain(report: dict) -> int:
-    """Print what failed, one line a file; 1 if anything did."""
+    """Print what failed, one line a file; the exit code: 1 if anything did, or of the signal."""
     for _, message in report["failed"]:
         print(f"error: {message}", file=sys.stderr)
-    if report["failed"] and len(report["done"]) + len(report["failed"]) > 1:
-        print(f"{len(report['failed'])} failed, {len(report['done'])} done", file=sys.stderr)
-    return 1 if report["failed"] else 0
+    n_failed, n_done = len(report["failed"]), len(report["done"]) + len(report["there"])
+    if n_failed and n_done + n_failed > 1:
+        print(f"{n_failed} failed, {n_done} done", file=sys.stderr)
+    if report["stopped"] is not None:
+        print("interrupted; the same call goes on from here", file=sys.stderr)
+        return stop_code(report["stopped"])
+    return 1 if n_failed else 0
 
 
 def add_noise(args) -> int:
     from helpers.tool.add_noise import add_noise_to_files
 
-    report = add_noise_to_files(
-        args.source,
-        args.target,
-        kind=args.kind,
-        band=(args.low, args.high),
-        snr_db=args.snr,
-        seed=args.seed,
-        over_active=args.active,
-        noise_folder=args.noise,
-        overwrite=args.overwrite,
-    )
-    print(f"{len(report['done'])} done, manifest {report['manifest']}")
-    return complain(report)
+    with sigterm_like_ctrl_c():
+        report = add_noise_to_files(
+            args.source,
+            args.target,
+            kind=args.kind,
+            band=(args.low, args.high),
+            snr_db=args.snr,
+            seed=args.seed,
+            over_active=args.active,
+            noise_folder=args.noise,
+            overwrite=args.overwrite,
+        )
+        if report["done"] or report["there"]:
+            print(f"{len(report['done'])} done, manifest {report['manifest']}")
+        tell_there(report)
+        return complain(report)
 
 
 def train(args) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-import soundfile as sf
 import soxr
 
 from helpers.reading import ENDINGS as ENDINGS
@@ -19,12 +18,14 @@ from helpers.reading import audio_files as audio_files
 from helpers.reading import note as note
 from helpers.reading import open_audio as open_audio
 from helpers.store import atomic_path
+from helpers.writing import write_blocks as write_blocks
 
 SAMPLE_RATE = 16_000  # Hz, of LibriSpeech and of every model here
 # Frames of the pictures that the chapters draw. Models, metrics and filters name their own.
 WIN_LENGTH = 512  # samples, 32 ms
 HOP_LENGTH = 256  # samples, 16 ms
 COMPRESSION = 0.3  # exponent on magnitudes, in what the models hear and in their loss
+LOUDER = 4.0  # than the rest: what is beyond that, and full scale, is a glitch
 SILENCE_DB = -120.0  # dBFS, what the level of digital silence is called
 
 
@@ -45,10 +46,13 @@ def read(path: Path, sr: int = SAMPLE_RATE) -> np.ndarray:
 def write(path: Path, samples: np.ndarray, sr: int = SAMPLE_RATE, overwrite: bool = False) -> None:
     """Write float samples `(samples,)` or `(samples, channels)` as 16-bit FLAC (RFC 9639).
 
-    Values beyond full scale are clipped. Raises FileError as `store.atomic_path` does.
+    Values beyond full scale are clipped. Raises FileError as `store.atomic_path` and
+    `write_blocks` do.
     """
+    n_channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
     with atomic_path(path, overwrite) as temporary:
-        sf.write(temporary, np.clip(samples, -1, 1), sr, format="FLAC", subtype="PCM_16")
+        kind = {"format": "FLAC", "subtype": "PCM_16", "target": path}
+        write_blocks(temporary, [samples], sr, n_channels, **kind)
 
 
 def resample(samples: np.ndarray, sr_in: float, sr_out: float) -> np.ndarray:
@@ -105,6 +109,21 @@ def set_level(samples: np.ndarray, target_db: float) -> np.ndarray:
     level = level_db(samples)
     gain = 0.0 if level <= SILENCE_DB else 10 ** ((target_db - level) / 20)
     return np.asarray(samples, np.float32) * np.float32(gain)
+
+
+def without_glitches(samples: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Samples with single ones far beyond full scale and beyond the others bounded.
+
+    One sample of 10,000, as a damaged float file has it, would make all else look faint to the
+    running level for many seconds. The bound along `axis`, the time, is full scale or, in louder
+    inputs, LOUDER times what all but a thousandth stay below. Within full scale nothing changes.
+    """
+    size = np.abs(samples)
+    if size.max(initial=0) <= 1:
+        return samples
+    usual = np.quantile(size, 0.999, axis=axis, keepdims=True, method="lower")
+    bound = np.maximum(1, LOUDER * usual)
+    return np.clip(samples, -bound, bound)
 
 
 def band_limit(samples: np.ndarray, sr: float, low: float, high: float) -> np.ndarray:

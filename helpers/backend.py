@@ -3,16 +3,28 @@
 Every module and notebook that needs them imports them from here. Those lines are written before
 TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
 shows. With KERAS_BACKEND=torch in the environment Keras runs on PyTorch and `tf` is None: enough
-for `helpers.models.training` on a GPU for which there is PyTorch but no TensorFlow, no more.
+for `helpers.models.training` on a GPU for which there is PyTorch but no TensorFlow, no more. What
+a `keras.json` in the user's home says of a backend does not count. Raises BackendError for one that
+is not there.
 """
 
 import contextlib
 import os
 
 
+class BackendError(RuntimeError):
+    """Keras has not what it needs to run here; the message says what to do."""
+
+
 @contextlib.contextmanager
 def _no_stderr():
-    keep, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        keep = os.dup(2)
+    except OSError:  # standard error is closed: there is nothing to be quiet about
+        os.close(nowhere)
+        yield
+        return
     try:
         os.dup2(nowhere, 2)
         yield
@@ -23,15 +35,22 @@ def _no_stderr():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-with _no_stderr():
-    tf = None
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        import tensorflow as tf
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever a keras.json of the user says
+try:
+    with _no_stderr():
+        tf = None
+        if os.environ["KERAS_BACKEND"] == "tensorflow":
+            import tensorflow as tf
 
-        tf.constant(0.0)  # the devices are looked for now
-    import keras
-    from keras import layers, ops
+            tf.constant(0.0)  # the devices are looked for now
+        import keras
+        from keras import layers, ops
+except (ImportError, ValueError) as error:  # ValueError: of Keras, for a name that it does not know
+    raise BackendError(
+        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: not to be had here ({error}); "
+        "unset it, or install that package"
+    ) from error
 
 if tf:
     tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length, as meant
-__all__ = ["keras", "layers", "ops", "tf"]
+__all__ = ["BackendError", "keras", "layers", "ops", "tf"]

@@ -45,6 +45,7 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     a sound that is not as its header says. A signal of ENDING raises SystemExit with 128 and its
     number, and ends worker processes, as Ctrl-C does.
     """
+    open_standard_streams()
     args = parser.parse_args(argv)
     try:
         with notes_in_one_line(), ended_in_order():
@@ -54,9 +55,9 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        return 130
+        return stop_code(stop)
 
 
 @contextlib.contextmanager
@@ -150,3 +151,42 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends the work as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises Terminated in this block, so that what is done is told and kept."""
+
+    def stop(*_):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stop_code(stop: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def open_standard_streams() -> None:
+    """Give standard input, output and error a place if the caller closed them.
+
+    Otherwise the next file that is opened takes their number, and messages are written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    if hasattr(sys.stdout, "reconfigure"):  # as standard error: names that are not UTF-8 show
+        sys.stdout.reconfigure(errors="backslashreplace")

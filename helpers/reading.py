@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import mmap
+import os
 import re
 import struct
 import warnings
@@ -53,9 +54,48 @@ class AudioWarning(UserWarning):
     """A sound that is not as its header says, and what was made of it; names its file."""
 
 
-def audio_files(folder: Path) -> list[Path]:
-    """Sorted files below a folder whose endings are those of sounds, readable here or not."""
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+def spelled(path: Path) -> Path | bytes:
+    """A path as soundfile takes it: in bytes, where its name is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path]:
+    """Sorted files below a folder whose endings are those of sounds, readable here or not.
+
+    Names that begin with a dot are left out, of files and of folders. Links to folders are
+    followed, but not to one that holds them. Folders that cannot be read are put into
+    `unreadable`; without such a list AudioError is raised.
+    """
+    found, waiting = [], [(Path(folder), ())]
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            here = place.stat()
+            entries = list(os.scandir(place))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if unreadable is None:
+                reason = f"cannot be read ({error.strerror})"
+                raise AudioError(f"{place}: {reason}; make it readable or move it away") from error
+            unreadable.append(place)
+            continue
+        known = (here.st_dev, here.st_ino)
+        if known in above:
+            continue
+        for entry in entries:
+            path = place / entry.name
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(path):
+                waiting.append((path, (*above, known)))
+            elif path.suffix.lower() in ENDINGS and os.path.isfile(path):
+                found.append(path)
+    return sorted(found)
 
 
 class Reader:
@@ -195,10 +235,10 @@ class Window(io.RawIOBase):
 def open_part(path: Path, part: Part) -> Iterator[sf.SoundFile]:
     """libsndfile's view of a part. Raises sf.LibsndfileError where it knows no such file."""
     if subtype := HEADERLESS.get(path.suffix.lower()):
-        with sf.SoundFile(path, "r", 8_000, 1, subtype, format="RAW") as source:
+        with sf.SoundFile(spelled(path), "r", 8_000, 1, subtype, format="RAW") as source:
             yield source
     elif part.end is None:
-        with sf.SoundFile(path) as source:
+        with sf.SoundFile(spelled(path)) as source:
             yield source
     else:
         with Window(path, part) as window, sf.SoundFile(window) as source:

@@ -7,6 +7,7 @@ the experiments.
 
 import ast
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import importlib
 import inspect
 import itertools
 import os
+import secrets
 import sys
 import tempfile
 import textwrap
@@ -29,6 +31,8 @@ CACHE = ROOT / "data" / "cache"  # what can be made again
 RUNS = ROOT / "data" / "runs"  # trainings and their checkpoints
 RESULTS = ROOT / "data" / "results"  # what the experiments measured
 OURS = ("helpers", "experiments")
+TEMPORARY = ".denoiser-"  # so begin the names of files that are being written
+NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 
 
 class FileError(ValueError):
@@ -36,7 +40,7 @@ class FileError(ValueError):
 
 
 class PlaceError(FileError):
-    """A folder that cannot be written."""
+    """A folder that cannot be written, or has no room."""
 
 
 def shown(path: Path) -> str:
@@ -49,27 +53,85 @@ def shown(path: Path) -> str:
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` only when the block ends well.
 
-    Raises FileError when `path` exists and `overwrite` is false, PlaceError when its folder cannot
-    be written. Nothing half-written is left behind.
+    Raises FileError when `path` exists and `overwrite` is false or its name is too long, PlaceError
+    when its folder cannot be written or its disk is full. Nothing half-written is left behind,
+    unless the process is killed: see `remove_leftovers`.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileError(f"{path}: exists already; choose another name or pass --overwrite")
-    try:
+    with _refusals(path):
+        if path.exists() and not overwrite:
+            raise FileError(f"{path}: exists already; choose another name or pass --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise _no_place(path.parent, error) from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix[:16]}")
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(temporary.unlink, missing_ok=True)  # before it is there: a stop may come
+        with _refusals(path):
+            at_end.callback(os.close, _new_file(temporary))
+        with _full_disk(path):
+            yield temporary
+        with _refusals(path):
+            os.replace(temporary, path)
+
+
+def _new_file(path: Path) -> int:
+    """Make a file, locked until its handle is closed or the process ends; gives the handle."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        lock(handle)
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # `remove_leftovers` of another process came before the lock
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, as a FileError that names it and the remedy."""
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp made it private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileError(
+                f"{path}: the name is too long; rename the input or choose a shorter one"
+            ) from error
+        place = path if path.is_dir() else path.parent
+        cause = NO_ROOM.get(error.errno, error.strerror)
+        raise PlaceError(f"{place}: cannot be written ({cause}); choose another folder") from error
+
+
+@contextlib.contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """The same for a disk that gets full while `path` is written; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise PlaceError(no_room(path, NO_ROOM[error.errno])) from error
+
+
+def no_room(path: Path, cause: str) -> str:
+    """What to say when `path` did not fit."""
+    return f"{path}: cannot be written ({cause}); make room or choose another folder"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder, and nothing that is in use."""
+    for path in Path(folder).glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            if lock(stream.fileno(), wait=False):
+                path.unlink()
+
+
+def lock(handle: int, wait: bool = True) -> bool:
+    """Lock an open file or folder against other processes until it is closed.
+
+    False where another has it and `wait` is false, or where the file system knows no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -113,8 +113,10 @@ def test_failed_writing_leaves_everything_as_it_was(tmp_path, existing):
     path = tmp_path / "a.flac"
     if existing:
         path.write_bytes(b"mine")
-    with pytest.raises(sf.LibsndfileError):
+    with pytest.raises(FileError, match=rf"\A{path}: cannot be written \(.*; choose another"):
         audio.write(path, np.zeros((100, 9)), overwrite=True)  # more channels than FLAC has
+    with pytest.raises(FileError, match=rf"\A{path}: would hold NaN"):
+        audio.write(path, np.array([0.1, np.nan]), overwrite=True)
 
     def stop_halfway():
         with store.atomic_path(path, overwrite=True) as temporary:

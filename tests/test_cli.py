@@ -72,9 +72,7 @@ def test_every_experiment_explains_itself(name):
     call = [sys.executable, "-m", "helpers", name]
     told = subprocess.run([*call, "--help"], capture_output=True, text=True, check=True).stdout
     assert told.startswith(f"usage: python -m experiments {name}")
-    assert (
-        subprocess.run([*command, "--nonsense"], capture_output=True, check=False).returncode == 2
-    )
+    assert subprocess.run([*call, "--nonsense"], capture_output=True, check=False).returncode == 2
 
 
 @pytest.mark.parametrize("method", ["waveform", "spectrogram", "a", "s"])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
+from helpers import audio
 from helpers.audio import AudioError
 from helpers.denoise import Denoiser, Stream
 from helpers.models.blocks import WaveformWrapper
@@ -80,6 +81,55 @@ def test_stream_does_not_depend_on_how_it_is_fed(perturbed, sizes):
 def test_stream_does_not_wait_for_the_end(pass_through):
     stream = Stream(pass_through, 1)
     assert len(stream.process(random_clip(10 * SR, 1))) >= 5 * SR
+
+
+@pytest.mark.parametrize("n_samples", [1, 8_000, 64_000, 70_001])
+def test_work_is_proportional_to_length(pass_through, n_samples):
+    """A clip of half a second must not pay for a block of four."""
+    frames, step = [], pass_through.step
+
+    def counting(windows, states):
+        frames.append(windows.shape[1])
+        return step(windows, states)
+
+    with_settings(pass_through, step=counting)(random_clip(n_samples))
+    overlap, hop = pass_through.win_length - pass_through.hop_length, pass_through.hop_length
+    assert sum(frames) == -(-(n_samples + overlap) // hop)
+
+
+def test_a_model_is_built_once_for_all_lengths_and_channels(pass_through):
+    for shape in [(100,), (8_000,), (9_000, 2), (70_001,), (70_001, 3)]:
+        pass_through(random_clip(*shape))
+    assert pass_through.step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("size", [10_000.0, -1e20])
+@pytest.mark.parametrize("sr", [16_000, 44_100])
+def test_one_sample_far_too_loud_is_not_heard_after_it(tmp_path, speech, sr, size):
+    denoiser = Denoiser("spectrogram")  # the shipped weights, which hear how loud the input is
+    noisy = np.tile(speech, 3) + 0.02 * random_clip(3 * len(speech))
+    outputs = []
+    for sample in (noisy[sr], size):
+        noisy[sr] = sample
+        sf.write(tmp_path / "a.wav", noisy, sr, subtype="FLOAT")
+        report = denoise_file(denoiser, tmp_path / "a.wav", tmp_path / "b.flac", overwrite=True)
+        assert not report["left"]
+        outputs.append(sf.read(tmp_path / "b.flac")[0])
+    without, with_glitch = (x[sr + sr // 10 :] for x in outputs)
+    assert np.std(with_glitch - without) < 0.04 * np.std(without)
+
+
+@given(loud=st.floats(0.01, 1.0), at=st.integers(0, 9_999))
+def test_a_glitch_is_what_is_beyond_full_scale_and_beyond_the_rest(loud, at):
+    samples = loud * np.random.default_rng(at).uniform(-1, 1, (2, 10_000)).astype(np.float32)
+    assert np.array_equal(audio.without_glitches(samples), samples)
+    assert np.array_equal(audio.without_glitches(20 * samples), 20 * samples)  # loud all along
+    spoilt = samples.copy()
+    spoilt[1, at] = -500
+    mended = audio.without_glitches(spoilt)
+    assert -4 <= mended[1, at] <= -1
+    mended[1, at] = samples[1, at]
+    assert np.array_equal(mended, samples)
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -260,13 +310,25 @@ def test_folder_is_mirrored_and_survives_bad_files(pass_through, tmp_path, folde
     assert written == sorted(str(o.relative_to(out)) for _, o, _ in report["done"])
 
 
-@pytest.mark.parametrize("error", [ValueError("too odd"), OSError("disk full")])
-def test_error_without_a_name_gets_it(tmp_path, folder, error):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("too odd"), "too odd"),
+        (OSError("broken"), "broken"),
+        (MemoryError(), "needs more memory than there is; cut it into parts"),
+        (ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero; DENOISER_DEBUG=1 "),
+    ],
+)
+def test_error_without_a_name_gets_it(tmp_path, folder, error, says):
     def work(file, output):
         raise error
 
     report = files.for_each_file(files.plan_outputs(folder / "a.wav", tmp_path / "out"), work)
-    assert report == {"done": [], "failed": [(folder / "a.wav", f"{folder / 'a.wav'}: {error}")]}
+    [(file, message)] = report["failed"]
+    assert file == folder / "a.wav"
+    assert message.startswith(f"{file}: {says}")
+    assert "\n" not in message
+    assert not report["done"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_figures_that_find_no_room_are_shown_all_the_same(tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(figure, "savefig", full)
-    with pytest.warns(UserWarning, match="shown and not saved: .*No space left"):
+    with pytest.warns(UserWarning, match="shown and not saved: .*the disk is full"):
         assert plots.save_figure("01_one", figure) is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     plt.close(figure)

@@ -16,6 +16,7 @@ from helpers.data import corpus
 
 HUMAN_VOICE = "/m/09l8g"  # AudioSet's node above speech, shouts and singing
 YOUTUBE_ID = re.compile(r"Y?([\w-]{11})(?:_\d+(?:\.\d+)?){0,2}")  # [Y]<id>[_start[_end]]
+SHORTEST = 0.02  # s; of less nothing is left at the lowest rate
 COLUMNS = ["path", "category", "source", "split"]
 
 
@@ -25,8 +26,8 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     Files of one source never part: `split` is `corpus.hash_split` of it. The source is the field
     recording for UrbanSound8K, the video for AudioSet, and otherwise the category, which is the
     name of the file's folder (several files there may be cuts of one recording). AudioSet clips
-    with a human voice in them are left out: no noise. Raises corpus.CorpusError for a metadata
-    file that is not what its name says.
+    with a human voice in them are left out: no noise. So is what is shorter than SHORTEST. Raises
+    corpus.CorpusError for a metadata file that is not what its name says.
     """
     paths = audio.audio_files(folder)
     found = {path: (path.parent.name, path.parent.name) for path in paths}
@@ -41,9 +42,19 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     rows = [
         (path, category, source, corpus.hash_split(source))
         for path, (category, source) in found.items()
-        if category and path.exists()
+        if category and path.exists() and not is_too_short(path)
     ]
     return pd.DataFrame(sorted(rows), columns=COLUMNS)
+
+
+def is_too_short(path: Path) -> bool:
+    """Whether a file says that it has next to nothing; one that cannot be read is told later."""
+    try:
+        with audio.open_audio(path) as reader:
+            frames, sr = reader.frames, reader.samplerate
+    except audio.AudioError:
+        return False
+    return frames is not None and frames < SHORTEST * sr
 
 
 def urbansound8k(metadata: Path) -> dict[Path, tuple[str, str]]:

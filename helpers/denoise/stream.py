@@ -4,14 +4,14 @@ Everything goes block by block through `Stream`, so memory does not grow with th
 result does not depend on where the blocks are cut. Taught in `04_spectrogram_autoencoder`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from helpers import models
+from helpers import audio, models
 from helpers.audio import SAMPLE_RATE, as_columns
-from helpers.backend import tf
+from helpers.backend import BackendError, tf
 from helpers.denoise.gate import Change
 from helpers.models.blocks import hop_length, zero_states
 
@@ -19,7 +19,7 @@ BLOCK_SECONDS = 4.0
 
 
 class Denoiser:
-    """A trained model of frames, compiled for blocks of one length. Its file says how long a
+    """A trained model of frames, compiled for blocks of any length. Its file says how long a
     frame is and how far it is to the next.
 
     `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
@@ -28,7 +28,7 @@ class Denoiser:
     estimated, is over `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is
     left as it is (`gate`). By default none of this is done.
     Raises models.WeightsError where weights are missing or wrong, ValueError for a mix outside 0
-    to 1.
+    to 1, BackendError where Keras runs on something else than TensorFlow.
     """
 
     def __init__(
@@ -41,13 +41,22 @@ class Denoiser:
     ):
         if not 0 <= mix <= 1:
             raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
+        if tf is None:
+            raise BackendError("denoising needs TensorFlow; unset KERAS_BACKEND")
         self.method, self.mix = method, mix
         self.gate_db, self.low_share = gate_db, low_share
         self.model = models.load(method, folder)
         self.win_length = self.model.inputs[0].shape[-1]
         self.hop_length = hop_length(self.model)
         self.block_frames = int(BLOCK_SECONDS * SAMPLE_RATE) // self.hop_length
-        self.step = tf.function(lambda frames, states: self.model([frames, *states]))
+        states = [(None, *state.shape[1:]) for state in self.model.inputs[1:]]
+        self.step = tf.function(  # of any number of channels and frames, so that it is built once
+            lambda frames, states: self.model([frames, *states]),
+            input_signature=[
+                tf.TensorSpec((None, None, self.win_length)),
+                [tf.TensorSpec(shape) for shape in states],
+            ],
+        )
 
     @property
     def latency_ms(self) -> float:
@@ -74,8 +83,8 @@ class Stream:
     """One running signal: takes blocks of any length and gives back what is ready.
 
     Blocks are float32 `(samples, channels)` at 16 kHz. All that comes out, joined, is as long as
-    all that went in, and aligned with it. It is mixed as the denoiser says; the gate, which looks
-    at a whole input, is not for streams.
+    all that went in, and aligned with it; glitches are bounded before. It is mixed as the denoiser
+    says; the gate, which looks at a whole input, is not for streams.
     """
 
     def __init__(self, denoiser: Denoiser, n_channels: int):
@@ -85,13 +94,8 @@ class Stream:
         self.tail = np.zeros((n_channels, overlap), np.float32)  # of the overlap-add
         self.states = zero_states(denoiser.model, n_channels)
         self.to_drop = overlap  # output that belongs before the first sample
-        self.noisy = np.zeros((0, n_channels), np.float32)  # taken in and not yet given back
+        self.owed = 0  # samples taken in and not yet given back
         self.change = Change(n_channels)
-
-    @property
-    def owed(self) -> int:
-        """Samples taken in and not yet given back."""
-        return len(self.noisy)
 
     @property
     def why_leave(self) -> str:
@@ -104,41 +108,50 @@ class Stream:
         Raises ValueError, and stays as it is, for what `audio.as_columns` does not take.
         """
         block = as_columns(block, self.waiting.shape[0])
-        self.noisy = np.concatenate([self.noisy, block])
+        self.owed += len(block)
         self.waiting = np.concatenate([self.waiting, block.T], axis=1)
-        ready = list(self._full_blocks())
+        n_frames, ready = self.denoiser.block_frames, []
+        while self._n_waiting >= n_frames:
+            ready.append(self._next(n_frames))
         return self._hand_out(ready)
 
     def finish(self) -> np.ndarray:
-        """Give the rest, by letting zeros in behind the last sample."""
-        ready = []
-        length = self.denoiser.block_frames * self.denoiser.hop_length
-        while self.owed + self.to_drop > sum(part.shape[1] for part in ready):
-            self.waiting = np.pad(self.waiting, ((0, 0), (0, length)))
-            ready += self._full_blocks()
-        return self._hand_out(ready)
+        """Give the rest, by letting zeros in behind the last sample, as many as it takes."""
+        hop = self.denoiser.hop_length
+        n_frames = -(-(self.owed + self.to_drop) // hop)
+        missing = (n_frames - self._n_waiting) * hop
+        self.waiting = np.pad(self.waiting, ((0, 0), (0, max(missing, 0))))
+        return self._hand_out([self._next(n_frames)] if n_frames else [])
 
-    def _full_blocks(self) -> Iterator[np.ndarray]:
+    @property
+    def _n_waiting(self) -> int:
+        """Whole hops that wait, each with the overlap behind it: as many frames."""
+        overlap = self.denoiser.win_length - self.denoiser.hop_length
+        return (self.waiting.shape[1] - overlap) // self.denoiser.hop_length
+
+    def _next(self, n_frames: int) -> np.ndarray:
+        """Put the next frames through the model.
+
+        Gives a hop for each, before and after: `(2, channels, samples)`.
+        """
         win, hop = self.denoiser.win_length, self.denoiser.hop_length
-        n_frames = self.denoiser.block_frames
         length, overlap = n_frames * hop, win - hop
-        while self.waiting.shape[1] >= length + overlap:
-            windows = np.lib.stride_tricks.sliding_window_view(self.waiting, win, axis=1)
-            frames, *self.states = self.denoiser.step(
-                tf.constant(windows[:, :length:hop]), self.states
-            )
-            total = tf.signal.overlap_and_add(frames, hop).numpy()
-            total[:, :overlap] += self.tail
-            self.tail = total[:, length:]
-            self.waiting = self.waiting[:, length:]
-            yield total[:, :length]
+        heard = audio.without_glitches(self.waiting[:, : length + overlap])
+        self.waiting[:, : length + overlap] = heard
+        windows = sliding_window_view(heard, win, axis=1)
+        frames, *self.states = self.denoiser.step(tf.constant(windows[:, ::hop]), self.states)
+        total = tf.signal.overlap_and_add(frames, hop).numpy()
+        total[:, :overlap] += self.tail
+        self.tail = total[:, length:]
+        self.waiting = self.waiting[:, length:]
+        return np.stack([heard[:, :length], total[:, :length]])
 
     def _hand_out(self, ready: list[np.ndarray]) -> np.ndarray:
-        joined = np.concatenate([self.tail[:, :0], *ready], axis=1)
-        dropped = min(self.to_drop, joined.shape[1])
+        joined = np.concatenate([np.zeros((2, len(self.tail), 0), np.float32), *ready], axis=2)
+        dropped = min(self.to_drop, joined.shape[2])
         self.to_drop -= dropped
-        denoised = joined[:, dropped : dropped + self.owed].T
-        noisy, self.noisy = self.noisy[: len(denoised)], self.noisy[len(denoised) :]
+        noisy, denoised = joined[:, :, dropped : dropped + self.owed].swapaxes(1, 2)
+        self.owed -= len(denoised)
         self.change.add(noisy, denoised)
         mix = self.denoiser.mix
         return denoised if mix == 1 else mix * denoised + (1 - mix) * noisy

@@ -3,6 +3,10 @@
 The README shows the commands.
 """
 
+import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,20 +15,23 @@ import soundfile as sf
 import soxr
 from tqdm import tqdm
 
-from helpers import audio, store
+from helpers import audio, store, writing
 from helpers.audio import SAMPLE_RATE, AudioError
 from helpers.store import FileError
 
 FLAC_CHANNELS = 8
+LOWEST_RATE, HIGHEST_RATE = 50, 655_350  # Hz: a sample in 20 ms, and what FLAC can hold
+PIPE = Path("-")  # standard input or output
 BLOCK_SECONDS = 4.0  # that are held in memory
-FLOATS = {"FLOAT", "DOUBLE"}  # written to a WAV as float, which holds what is beyond full scale
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"}  # written with 24 bits
 
 
 def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs (file, its output): one for a file, the mirrored tree in FLAC for a folder.
 
-    Raises AudioError for a missing path, an unreadable file or a folder without audio.
+    What lies in `target` is no input. A sub-folder that cannot be read stands there as a file
+    would, and fails. Raises AudioError for a missing path, an unreadable file, a folder without
+    audio, or one that is to be written into itself.
     """
     source, target = Path(source), Path(target)
     if not source.is_dir():
@@ -33,32 +40,109 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         return [(source, target / f"{source.stem}.flac" if is_folder else target)]
     if target.is_file():
         raise AudioError(f"{target}: is a file, but {source} is a folder; name a folder")
-    files = audio.audio_files(source)
+    if target.resolve() == source.resolve():
+        raise AudioError(f"{target}: is both input and output; choose another folder for OUT")
+    unreadable = []
+    files = audio.audio_files(source, unreadable) + unreadable
+    out = target.resolve()
+    files = [file for file in files if not file.parent.resolve().is_relative_to(out)]
     if not files:
         raise AudioError(f"{source}: no audio files below this folder; check the path")
     return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
 
 
 def for_each_file(
-    pairs: list[tuple[Path, Path]], work: Callable[[Path, Path], object]
-) -> dict[str, list]:
+    pairs: list[tuple[Path, Path]],
+    work: Callable[[Path, Path], object],
+    is_there: Callable[[Path, Path], bool] | None = None,
+) -> dict:
     """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
-    Returns {"done": [(file, output, result)], "failed": [(file, message)]}. A second file that
-    would get the output of an earlier one (`a.wav`, `a.mp3`) fails.
+    Returns {"done": [(file, output, result)], "there": [(file, output)], "failed": [(file,
+    message)], "stopped": None}. "there" are those for which `is_there(file, output)`. A second
+    file that would get the output of an earlier one (`a.wav`, `a.mp3`) fails. A KeyboardInterrupt
+    ends the work; it is then what "stopped" holds. With DENOISER_DEBUG set the first error is
+    raised.
     """
-    report, taken = {"done": [], "failed": []}, {}
-    for file, output in tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True):
-        try:
-            if output in taken:
-                raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
-            report["done"].append((file, output, work(file, output)))
-            taken[output] = file
-        except (ValueError, OSError, sf.LibsndfileError) as error:
-            named = isinstance(error, FileError) or str(file) in str(error)
-            message = str(error) if named else f"{file}: {error}"
-            report["failed"].append((file, message))
+    report, taken = {"done": [], "there": [], "failed": [], "stopped": None}, {}
+    for folder in {output.parent for _, output in pairs}:
+        store.remove_leftovers(folder)
+    bar = tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True)
+    try:
+        for file, output in bar:
+            try:
+                if output in taken:
+                    raise AudioError(
+                        f"{file}: {taken[output].name} has the same output; rename one"
+                    )
+                if file.is_dir():
+                    raise AudioError(
+                        f"{file}: this folder cannot be read; make it readable or move it away"
+                    )
+                if is_there and is_there(file, output):
+                    report["there"].append((file, output))
+                else:
+                    report["done"].append((file, output, work(file, output)))
+                taken[output] = file
+            except Exception as error:  # of whatever kind: the others are still to be done
+                if os.environ.get("DENOISER_DEBUG"):
+                    raise
+                report["failed"].append((file, what_failed(file, error)))
+    except KeyboardInterrupt as stop:
+        report["stopped"] = stop
+    finally:
+        bar.close()
     return report
+
+
+def is_there(file: Path, output: Path) -> bool:
+    """Whether the output of a file is there from an earlier call.
+
+    Raises FileError for something else of its name.
+    """
+    if not output.exists():
+        return False
+    try:
+        audio.open_audio(output).close()
+    except AudioError as error:
+        raise FileError(
+            f"{output}: exists already and is no whole sound; move it away or pass --overwrite"
+        ) from error
+    return True
+
+
+def what_failed(file: Path, error: Exception) -> str:
+    """One line that names a file, what went wrong and, where it is known, what to do about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileError) or str(file) in text:
+        return text
+    if isinstance(error, MemoryError):
+        return f"{file}: needs more memory than there is; cut it into parts"
+    if isinstance(error, ValueError | OSError | sf.LibsndfileError):
+        return f"{file}: {text}"
+    kind = type(error).__name__
+    return f"{file}: {kind}: {text[:200]}; DENOISER_DEBUG=1 in front of the call shows where"
+
+
+@contextlib.contextmanager
+def pipes_as_files(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """`source` and `target`, with files in place of pipes as long as the block lasts.
+
+    What can be read only once (`-` for standard input, /dev/stdin, a named pipe) is copied before,
+    because the gate may want it twice. For the target `-` what was written, a WAV, is copied to
+    standard output when the block ends well.
+    """
+    with tempfile.TemporaryDirectory(prefix="denoiser-") as folder:
+        read, written = Path(folder, "stdin"), Path(folder, "stdout.wav")
+        if source == PIPE or source.is_fifo() or source.is_char_device():
+            name = 0 if source == PIPE else source
+            with open(name, "rb", closefd=name != 0) as stream, open(read, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            source = read
+        yield source, written if target == PIPE else target
+        if written.exists():
+            with open(written, "rb") as copy, open(1, "wb", closefd=False) as stream:
+                shutil.copyfileobj(copy, stream)
 
 
 def check_format(reader: audio.Reader, source: Path, target: Path) -> None:
@@ -69,13 +153,18 @@ def check_format(reader: audio.Reader, source: Path, target: Path) -> None:
         raise AudioError(
             f"{source}: {reader.channels} channels, FLAC holds {FLAC_CHANNELS}; write to a .wav"
         )
+    if not LOWEST_RATE <= reader.samplerate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{source}: a rate of {reader.samplerate} Hz; "
+            f"resample it to one of {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
 
 
 def storage(reader: audio.Reader, target: Path) -> dict[str, str]:
     """How `target` holds what is read: its `format`, and as its `subtype` float in a WAV for
     float, else 24 bits where the input has more than 16."""
     kind = target.suffix[1:].upper()
-    if kind == "WAV" and reader.subtype in FLOATS:
+    if kind == "WAV" and reader.subtype in writing.FLOATS:
         return {"subtype": "FLOAT", "format": kind}
     return {"subtype": "PCM_24" if reader.subtype in FINE else "PCM_16", "format": kind}
 
@@ -102,22 +191,13 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
     with audio.open_audio(source) as reader, store.atomic_path(target, overwrite) as temporary:
         check_format(reader, source, target)
         sr, channels = reader.samplerate, reader.channels
-        kind = storage(reader, target)
-
-        def write(blocks: Iterator[np.ndarray]) -> int:
-            clipped = 0
-            with sf.SoundFile(temporary, "w", sr, channels, **kind) as writer:
-                for block in blocks:
-                    if kind["subtype"] != "FLOAT":
-                        clipped += int(np.sum(np.abs(block) > 1))
-                        block = np.clip(block, -1, 1)
-                    writer.write(block)
-            return clipped
-
+        kind = storage(reader, target) | {"target": target}
         stream = denoiser.stream(channels)
-        clipped = write(denoised_blocks(stream, reader))
+        blocks = denoised_blocks(stream, reader)
+        clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
         if left := stream.why_leave:
-            clipped = write(reader.blocks(int(BLOCK_SECONDS * sr)))
+            blocks = reader.blocks(int(BLOCK_SECONDS * sr))
+            clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
 
 
@@ -130,7 +210,8 @@ def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
     seconds = reader.frames and reader.frames / sr
     bar = tqdm(total=seconds, unit="s", delay=2, leave=False, disable=None)
     for block in reader.blocks(int(BLOCK_SECONDS * sr)):
-        out = outward(stream.process(inward(block)))
+        heard = audio.without_glitches(block, axis=0)  # or the resampler spreads them
+        out = outward(stream.process(inward(heard)))
         owed += len(block) - len(out)
         bar.update(len(block) / sr)
         yield out
