@@ -137,6 +137,19 @@ def test_the_name_of_what_is_being_written_fits_where_the_name_fits(tmp_path):
         audio.write(tmp_path / ("n" * 251 + ".flac"), np.zeros(100))
 
 
+@pytest.mark.parametrize("command", ["denoise", "add-noise"])
+def test_a_name_that_gets_too_long_fails_alone(tmp_path, weights, command, capsys):
+    long = tmp_path / "in" / ("n" * 251 + ".wav")
+    sound(long)
+    sound(tmp_path / "in" / ("n" * 250 + ".wav"))
+    call = [command, str(tmp_path / "in"), str(tmp_path / "out")]
+    call += ["--weights", str(weights)] if command == "denoise" else []
+    assert main(call) == 1
+    message = f"{tmp_path / 'out' / long.stem}.flac: the name is too long; rename the input"
+    assert f"error: {message}" in capsys.readouterr().err
+    assert f"{'n' * 250}.flac" in everything(tmp_path / "out")
+
+
 def test_a_target_that_is_a_folder_is_named(tmp_path):
     with pytest.raises(FileError, match=rf"\A{tmp_path}: cannot be written \(Is a directory\)"):
         audio.write(tmp_path, np.zeros(100), overwrite=True)
@@ -565,10 +578,15 @@ def test_denoise_reads_a_pipe_and_writes_one(tmp_path, weights, name):
     info = sf.info(io.BytesIO(done.stdout))
     assert (info.format, info.frames, info.samplerate) == ("WAV", 20_000, 16_000)
     np.testing.assert_allclose(sf.read(io.BytesIO(done.stdout))[0], samples[:, 0], atol=2**-14)
-    out = tmp_path / "out"
-    assert denoiser("denoise", name, out, "--weights", weights, input=data).returncode == 0
-    assert everything(out) == ["stdin.flac"]
-    assert denoiser("denoise", tmp_path / "a.wav", "-", "--weights", weights).stdout == done.stdout
+
+
+def test_a_pipe_goes_into_a_folder(tmp_path, weights):
+    sound(tmp_path / "a.wav", 20_000)
+    call = ["denoise", "-", tmp_path / "out", "--weights", weights]
+    done = denoiser(*call, shell=f"< '{tmp_path / 'a.wav'}'")
+    assert done.returncode == 0
+    assert everything(tmp_path / "out") == ["stdin.flac"]
+    assert sf.info(tmp_path / "out" / "stdin.flac").frames == 20_000
 
 
 @pytest.mark.parametrize(("data", "says"), [(b"", "is empty"), (b"no sound" * 9, "not readable")])
@@ -590,7 +608,7 @@ def test_a_reader_that_leaves_is_one_line(tmp_path, weights):
     assert b"ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("shell", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_take_nothing_into_the_files(tmp_path, weights, shell):
     sound(tmp_path / "in" / "a.wav", 20_000)
     (tmp_path / "in" / "bad.wav").write_text("no sound")

@@ -73,13 +73,10 @@ def add_noise_to_files(
     low, high = map(float, band)
     recordings = recordings_for(kind, noise_folder)
     setting = Setting(kind, low, high, float(snr_db), bool(over_active), seed, recordings)
-    source, target = Path(source), Path(target)
     pairs = files.plan_outputs(source, target)
-    if source.is_dir():
-        above, place, path = source, target, target / "manifest.csv"
-    else:
-        above, place = source.parent, pairs[0][1].parent
-        path = pairs[0][1].with_suffix(".manifest.csv")
+    single = not Path(source).is_dir()
+    above, place = (pairs[0][i].parent for i in (0, 1)) if single else map(Path, (source, target))
+    path = pairs[0][1].with_suffix(".manifest.csv") if single else place / "manifest.csv"
     store.remove_leftovers(place)
     manifest = Manifest(path, setting.row, overwrite)
 

@@ -71,14 +71,7 @@ def for_each_file(
     try:
         for file, output in bar:
             try:
-                if output in taken:
-                    raise AudioError(
-                        f"{file}: {taken[output].name} has the same output; rename one"
-                    )
-                if file.is_dir():
-                    raise AudioError(
-                        f"{file}: this folder cannot be read; make it readable or move it away"
-                    )
+                check_pair(file, output, taken)
                 if is_there and is_there(file, output):
                     report["there"].append((file, output))
                 else:
@@ -95,12 +88,20 @@ def for_each_file(
     return report
 
 
+def check_pair(file: Path, output: Path, taken: dict[Path, Path]) -> None:
+    """Raise AudioError for an output that an earlier file has, or an unreadable folder."""
+    if output in taken:
+        raise AudioError(f"{file}: {taken[output].name} has the same output; rename one")
+    if file.is_dir():
+        raise AudioError(f"{file}: this folder cannot be read; make it readable or move it away")
+
+
 def is_there(file: Path, output: Path) -> bool:
     """Whether the output of a file is there from an earlier call.
 
     Raises FileError for something else of its name.
     """
-    if not output.exists():
+    if not os.path.exists(output):  # nor if its name is too long, which is told when it is made
         return False
     try:
         audio.open_audio(output).close()

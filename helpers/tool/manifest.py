@@ -42,7 +42,7 @@ class Manifest:
 
     def has(self, noisy: str, output: Path) -> bool:
         """Whether a file is there as it is listed. Raises FileError for one that was changed."""
-        if noisy not in self.rows or not output.exists():
+        if noisy not in self.rows or not os.path.exists(output):
             return False
         if file_hash(output) != self.rows[noisy]["sha256"]:
             raise FileError(
