@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -383,18 +384,36 @@ def test_a_training_without_epochs_replaces_nothing(tmp_path, monkeypatch, cycle
     assert (tmp_path / "spectrogram.keras").read_bytes() == b"precious"
 
 
+def heed_signals():
+    """In a process that begins: what runs the tests may ignore signals, as `nohup` and `&` do."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
-def at_work(tmp_path):
+def new_corpus(tmp_path):
+    """The bundled sample, cut a little shorter each time: nothing of it can be kept already."""
+    folder = shutil.copytree(store.ROOT / "data" / "sample", tmp_path / "corpus")
+    shorter = 1 + int.from_bytes(os.urandom(2))
+    for path in folder.rglob("*.flac"):
+        samples, sr = sf.read(path)
+        sf.write(path, samples[: len(samples) - shorter // 8], sr)
+    return folder
+
+
+@pytest.fixture
+def at_work(tmp_path, new_corpus):
     """A function: start a command of several processes, wait for them all, give the first one."""
     started = []
 
     def start(*call):
-        given = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": "data/sample", "PYTHONUNBUFFERED": "1"}
+        given = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": str(new_corpus)}
         with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", *call],
                 env=os.environ | given,
                 start_new_session=True,  # whose number tells its processes from all others
+                preexec_fn=heed_signals,
                 stdout=out,
                 stderr=err,
             )
@@ -525,12 +544,13 @@ def test_a_process_that_swallows_the_signal_ends_all_the_same():
     assert done.returncode == 143
 
 
-def test_ctrl_c_ends_an_experiment_with_130(tmp_path):
-    """It is run in a process of its own, and both get the signal."""
-    command = [sys.executable, "-m", "helpers", "evaluate", "--out", str(tmp_path / "rows")]
-    settings = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": "data/sample", "PYTHONUNBUFFERED": "1"}
+def test_ctrl_c_ends_an_experiment_with_130(tmp_path, new_corpus):
+    """It takes over the process of the command line."""
+    call = [sys.executable, "-m", "helpers", "evaluate", "--out", str(tmp_path / "rows")]
+    settings = {"DENOISER_QUICK": "1", "DENOISER_CORPUS": str(new_corpus), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **pipes)
+    ways = {"start_new_session": True, "preexec_fn": heed_signals}
+    process = subprocess.Popen(call, env=os.environ | settings, **ways, **pipes)
     assert process.stdout.readline().startswith("Corpus: ")  # it is at work
     os.killpg(process.pid, signal.SIGINT)
     assert "Traceback" not in process.communicate()[1]

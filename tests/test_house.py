@@ -173,7 +173,8 @@ def test_frames_of_the_pictures_change_no_system_and_no_metric(speech, request, 
     before = results()
     request.getfixturevalue("other_picture_frames")
     for name, after in results().items():
-        np.testing.assert_array_equal(after, before[name], err_msg=name)
+        # not to the last bit: ESTOI differs by it with the place of its arrays in memory
+        np.testing.assert_allclose(after, before[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("method", models.METHODS)
