@@ -6,6 +6,7 @@ Modules that need TensorFlow are imported only by the commands that need it.
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -55,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="leave a file alone if more than this share of what the model takes away lies below "
         "2 kHz (0-1, default: 0.01; 1: never)",
+    )
+    sub.add_argument(
+        "--by-frequency",
+        action="store_true",
+        help="leave no file alone as a whole, but each frequency where noise is faint, and all "
+        "below 1.5 kHz: for recordings with hum, rumble or room tone",
     )
 
     sub = command(
@@ -181,9 +188,12 @@ def denoise(args) -> int:
         from helpers.denoise.gate import GATE_DB, LOW_SHARE
         from helpers.denoise.stream import Denoiser
 
-        gate_db = GATE_DB if args.gate is None else args.gate
-        low_share = LOW_SHARE if args.low_share is None else args.low_share
-        denoiser = Denoiser(METHODS[args.method], args.weights, args.mix, gate_db, low_share)
+        gate_db, low_share = (math.inf, 1.0) if args.by_frequency else (GATE_DB, LOW_SHARE)
+        gate_db = gate_db if args.gate is None else args.gate
+        low_share = low_share if args.low_share is None else args.low_share
+        denoiser = Denoiser(
+            METHODS[args.method], args.weights, args.mix, gate_db, low_share, args.by_frequency
+        )
         start = time.perf_counter()
 
         def work(file, output):

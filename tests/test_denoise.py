@@ -410,3 +410,52 @@ def test_gate_leaves_a_file_as_it_is(perturbed, tmp_path, subtype, sr):
     report = denoise_file(perturbed, tmp_path / "a.wav", tmp_path / "c.flac")
     assert not report["left"]
     assert not np.array_equal(before, sf.read(tmp_path / "c.flac", dtype="int32")[0])
+
+
+# --- by frequency -------------------------------------------------------------------------------
+
+
+def by_frequency(denoiser, mix=1.0):
+    gated = copy.copy(denoiser)
+    gated.by_frequency, gated.mix = True, mix
+    return gated
+
+
+def test_an_input_of_which_nothing_is_removed_comes_back_exactly(pass_through, speech):
+    clean = pass_through(speech)  # the model removes nothing but rounding
+    gated = by_frequency(pass_through)(speech)
+    assert gated.shape == speech.shape
+    assert np.abs(gated - speech).max() <= np.abs(clean - speech).max()
+
+
+def test_by_frequency_is_a_filter_of_what_the_model_removes(perturbed, speech):
+    removed = speech - perturbed(speech)
+    gone = speech - by_frequency(perturbed)(speech)
+    low, high = ([audio.band_limit(x, 16_000, *band) for x in (removed, gone)] for band in BANDS)
+    assert np.std(low[0]) > 1e-3  # there is something to let through
+    assert np.std(low[1]) < 0.1 * np.std(low[0])
+    assert np.std(high[1]) == pytest.approx(np.std(high[0]), rel=0.2)
+
+
+BANDS = (100, 1_100), (3_000, 7_000)  # Hz, below and above the edge
+
+
+@pytest.mark.parametrize("cut", [1, 160, 777, 20_000])
+def test_by_frequency_does_not_depend_on_the_blocks(perturbed, speech, cut):
+    columns = np.stack([speech, speech[::-1]], axis=1)[:24_000]
+    gated = by_frequency(perturbed)
+    if cut == 1:
+        columns = columns[:300]
+    stream = gated.stream(2)
+    parts = [stream.process(columns[i : i + cut]) for i in range(0, len(columns), cut)]
+    streamed = np.concatenate([*parts, stream.finish()])
+    np.testing.assert_allclose(streamed, gated(columns), atol=1e-6)
+
+
+def test_a_mix_by_frequency_removes_that_share(perturbed, speech):
+    whole, half = (by_frequency(perturbed, mix)(speech) for mix in (1.0, 0.5))
+    np.testing.assert_allclose(speech - half, 0.5 * (speech - whole), atol=1e-6)
+
+
+def test_the_gate_waits_for_a_window_more(perturbed):
+    assert by_frequency(perturbed).latency_ms == perturbed.latency_ms + 32

@@ -115,7 +115,7 @@ def test_each_frequency_is_judged_for_itself():
     assert level_db(inside[0]) == pytest.approx(level_db(inside[1]), abs=0.1)
 
 
-@pytest.mark.parametrize(("low", "high", "share"), [(100, 800, 0), (1_200, 2_000, 1)])
+@pytest.mark.parametrize(("low", "high", "share"), [(100, 1_200, 0), (1_800, 2_500, 1)])
 def test_what_lies_below_the_edge_is_not_removed(low, high, share):
     noise = hiss(low, high, 0.1)
     removed = gated(0.1 * noise, noise)

@@ -17,7 +17,7 @@ LOW_HZ = 2_000.0  # here the band begins; training's high-frequency noise is sel
 LOW_PASS = signal.butter(8, LOW_HZ, fs=SAMPLE_RATE, output="sos")
 TINY = 1e-12
 ACT_DB, PASS_DB = 20.0, 30.0  # ratio of kept to removed below which a bin is denoised, above not
-EDGE_HZ = 1_000.0  # below it nothing is removed; the fade reaches EDGE_FADE of it to both sides
+EDGE_HZ = 1_500.0  # below it nothing is removed; the fade reaches EDGE_FADE of it to both sides
 EDGE_FADE = 0.15
 MEMORY_SECONDS = 10.0  # of the running energies
 WIN_LENGTH, HOP_LENGTH = 512, 256  # samples, the frames in which it looks

@@ -12,7 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from helpers import audio, models
 from helpers.audio import SAMPLE_RATE, as_columns
 from helpers.backend import BackendError, tf
-from helpers.denoise.gate import Change
+from helpers.denoise.gate import WIN_LENGTH as GATE_LENGTH
+from helpers.denoise.gate import Change, FrequencyGate
 from helpers.models.blocks import hop_length, zero_states
 
 BLOCK_SECONDS = 4.0
@@ -26,7 +27,8 @@ class Denoiser:
     default). What comes out is `mix` x denoised + (1 - mix) x noisy (*observation adding*, K.
     Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR above 2 kHz, as
     estimated, is over `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is
-    left as it is (`gate`). By default none of this is done.
+    left as it is (`gate`). With `by_frequency` each frequency is let through where next to nothing
+    is removed, and all below 1.5 kHz (`gate.FrequencyGate`). By default none of this is done.
     Raises models.WeightsError where weights are missing or wrong, ValueError for a mix outside 0
     to 1, BackendError where Keras runs on something else than TensorFlow.
     """
@@ -38,13 +40,14 @@ class Denoiser:
         mix: float = 1.0,
         gate_db: float = np.inf,
         low_share: float = 1.0,
+        by_frequency: bool = False,
     ):
         if not 0 <= mix <= 1:
             raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
         if tf is None:
             raise BackendError("denoising needs TensorFlow; unset KERAS_BACKEND")
         self.method, self.mix = method, mix
-        self.gate_db, self.low_share = gate_db, low_share
+        self.gate_db, self.low_share, self.by_frequency = gate_db, low_share, by_frequency
         self.model = models.load(method, folder)
         self.win_length = self.model.inputs[0].shape[-1]
         self.hop_length = hop_length(self.model)
@@ -61,7 +64,7 @@ class Denoiser:
     @property
     def latency_ms(self) -> float:
         """Algorithmic latency: a sample waits for the end of the last frame that holds it."""
-        return 1000 * self.win_length / SAMPLE_RATE
+        return 1000 * (self.win_length + self.by_frequency * GATE_LENGTH) / SAMPLE_RATE
 
     def stream(self, n_channels: int) -> "Stream":
         """A running signal of its own state."""
@@ -96,6 +99,8 @@ class Stream:
         self.to_drop = overlap  # output that belongs before the first sample
         self.owed = 0  # samples taken in and not yet given back
         self.change = Change(n_channels)
+        self.gate = FrequencyGate(n_channels) if denoiser.by_frequency else None
+        self.held = np.zeros((0, n_channels), np.float32)  # what the gate has yet to decide on
 
     @property
     def why_leave(self) -> str:
@@ -121,7 +126,11 @@ class Stream:
         n_frames = -(-(self.owed + self.to_drop) // hop)
         missing = (n_frames - self._n_waiting) * hop
         self.waiting = np.pad(self.waiting, ((0, 0), (0, max(missing, 0))))
-        return self._hand_out([self._next(n_frames)] if n_frames else [])
+        last = self._hand_out([self._next(n_frames)] if n_frames else [])
+        if not self.gate:
+            return last
+        silence = np.zeros((GATE_LENGTH, self.held.shape[1]), np.float32)
+        return np.concatenate([last, self._remove(self.gate.process(silence, silence))])
 
     @property
     def _n_waiting(self) -> int:
@@ -154,4 +163,12 @@ class Stream:
         self.owed -= len(denoised)
         self.change.add(noisy, denoised)
         mix = self.denoiser.mix
+        if self.gate:
+            self.held = np.concatenate([self.held, noisy])
+            return self._remove(self.gate.process(denoised, noisy - denoised))
         return denoised if mix == 1 else mix * denoised + (1 - mix) * noisy
+
+    def _remove(self, removed: np.ndarray) -> np.ndarray:
+        """The next samples that are held, without what the gate lets be removed of them."""
+        noisy, self.held = self.held[: len(removed)], self.held[len(removed) :]
+        return noisy - np.float32(self.denoiser.mix) * removed[: len(noisy)]
