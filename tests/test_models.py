@@ -657,6 +657,13 @@ def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
     assert not dataclasses.replace(plan, noise="hum").run_dir.exists()
 
 
+def test_a_corpus_of_too_few_speakers_cannot_be_trained_on(small_plan, monkeypatch):
+    table = corpus.read_corpus(corpus.find_corpus())
+    monkeypatch.setattr(corpus, "read_corpus", lambda folder: table[table.split == "train"])
+    with pytest.raises(corpus.CorpusError, match="too few speakers, none for validation and test"):
+        training.train(small_plan)
+
+
 def test_recordings_of_one_folder_cannot_train_a_specialist(small_plan, tmp_path, monkeypatch):
     folder = tmp_path / "recordings" / "pump"
     folder.mkdir(parents=True)

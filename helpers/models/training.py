@@ -88,10 +88,11 @@ def make_data(plan: Plan, verbose: bool = False):
     """A function (first epoch) -> training batches, and the validation pairs, of a plan.
 
     From the corpus and noise that are found. Speakers and recorded noise categories of the two
-    are disjoint. Raises ValueError where noise is to be recorded only and a split has none.
+    are disjoint. Raises ValueError where noise is to be recorded only and a split has none,
+    corpus.CorpusError for a corpus of too few speakers.
     """
-    table = corpus.read_corpus(corpus.find_corpus(verbose))
-    recordings = corpus.find_noise(verbose)
+    folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
+    table = corpus.check_speakers(corpus.read_corpus(folder), folder)
     sets = {}
     banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
     for split, (clips, bank_seed) in banks.items():
