@@ -110,14 +110,15 @@ def recognise(args) -> None:
     from experiments.recognise import hear_test, hear_validation
     from helpers.evaluation import asr
 
-    names, missing = asr.installed()
-    print(*missing, sep="\n", end="\n" if missing else "")
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = (args.out or OUTPUT / name).with_suffix(".csv")
+    table, recordings = corpus_and_noise(path)
+    names, missing = asr.installed()
+    print(*missing, sep="\n", end="\n" if missing else "")
     if args.validation:
-        hear_validation(path, *corpus_and_noise(path), names)
+        hear_validation(path, table, recordings, names)
     else:
-        hear_test(path, *corpus_and_noise(path), names, args.peers, args.specialist)
+        hear_test(path, table, recordings, names, args.peers, args.specialist)
     print(path)
 
 

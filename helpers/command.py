@@ -82,13 +82,16 @@ def ended_in_order() -> Iterator[None]:
 
     A signal that is ignored (`nohup`) or has a handler already is left alone; so are all where this
     is not the main thread, which alone can handle them. An exception out of a handler may get lost
-    in whatever it interrupts; so the process ends in any case, GRACE_SECONDS later.
+    in whatever it interrupts, or make that print a traceback of its own; so nothing is printed from
+    then on, and the process ends in any case, GRACE_SECONDS later.
     """
-    told = []
+    told, errors = [], os.dup(2)
 
     def leave(number, frame):
         told.append(number)
         end_soon(number)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         raise SystemExit(128 + number)
 
     in_main = threading.current_thread() is threading.main_thread()
@@ -105,6 +108,9 @@ def ended_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         if told:
             end_workers()
+            os.dup2(errors, 2)
+        os.close(errors)
+        if told:
             raise SystemExit(128 + told[0])  # as a shell tells which signal ended a command
 
 
