@@ -140,28 +140,23 @@ def facts_of_features(split: str, utterances: pd.DataFrame, files) -> dict:
 def run_dir(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -> Path:
     """Where a training keeps its checkpoints: named by its features, code and settings."""
     facts = [sets[split][2] for split in ("train", "validation")]
-    told = (training.Checkpoint, training.History, training.Stopwatch, training.resume)
+    told = (training.bookkeeping, training.resume)  # they change no weight
     key = store.key([kind, epochs, seed, store.code(train_phonemes, told=told), *facts])
     return store.RUNS / f"phonemes-{kind}-{key}"
 
 
 def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -> keras.Model:
-    """Train a phoneme recogniser on one kind of audio, or go on with it after its last epoch.
-
-    The learning curve stands in `history.csv` of its `run_dir`.
-    """
+    """Train on one kind of audio, or go on after the last epoch; the curve is in its `run_dir`."""
     keras.utils.set_random_seed(seed)
     folder = run_dir(kind, sets, epochs, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    finished, partial = folder / "finished.weights.h5", folder / "partial.weights.h5"
+    finished, partial = (folder / f"{name}.weights.h5" for name in ("finished", "partial"))
 
     def data(split, epochs):
         versions, utterances, _ = sets[split]
         labels = [phonemes.classes(phonemes.pronounce(text)) for text in utterances.text]
-        versions = [version[kind] for version in versions]
-        return phonemes.make_dataset(
-            versions, labels, BATCH_SIZE, epochs, seed, mask=split == "train"
-        )
+        chosen, mask = [version[kind] for version in versions], split == "train"
+        return phonemes.make_dataset(chosen, labels, BATCH_SIZE, epochs, seed, mask)
 
     model = phonemes.build()
     if finished.exists():
@@ -182,7 +177,7 @@ def train_phonemes(kind: str, sets: dict, epochs: int = EPOCHS, seed: int = 1) -
         epochs=epochs,
         steps_per_epoch=n_batches,
         shuffle=False,  # the batches come in random order already
-        callbacks=[training.Checkpoint(folder), training.Stopwatch(), training.History(folder)],
+        callbacks=training.bookkeeping(folder),
         verbose=2,
     )
     model.save_weights(partial)

@@ -248,8 +248,7 @@ def test_a_phoneme_recogniser_that_was_stopped_becomes_what_it_would_have(
     monkeypatch.setattr(phonemes.phonemes, "build", small)
     in_one_go = phonemes.train_phonemes("clean", sets, epochs=3).get_weights()
     folder = phonemes.run_dir("clean", sets, epochs=3)
-    curve = (folder / "history.csv").read_text().splitlines()
-    assert curve[0] == "epoch,loss,seconds,val_loss"
+    assert (folder / "history.csv").read_text().startswith("epoch,loss,seconds,val_loss\n0,")
     shutil.rmtree(folder)
 
     class Stopped(Exception):

@@ -269,6 +269,11 @@ class History(keras.callbacks.Callback):
             temporary.write_text("".join(lines))
 
 
+def bookkeeping(run_dir: Path) -> list[keras.callbacks.Callback]:
+    """What every training does after an epoch, so that it can be stopped."""
+    return [Checkpoint(run_dir), Stopwatch(), History(run_dir)]
+
+
 def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
     """The lines of a learning curve, its header first, of the epochs before one.
 
@@ -315,12 +320,7 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
     last = min(plan.epochs, stop_after or plan.epochs)
     if verbose:
         print(f"{plan.method}: epoch {done} of {plan.epochs}, {plan.hours:.0f} h of audio in all")
-    callbacks = [
-        keras.callbacks.SwapEMAWeights(),
-        Checkpoint(plan.run_dir),
-        Stopwatch(),
-        History(plan.run_dir),
-    ]
+    callbacks = [keras.callbacks.SwapEMAWeights(), *bookkeeping(plan.run_dir)]
     ends = np.cumsum(plan.cycles)
     for cycle, end in enumerate(ends):
         if done < min(end, last):
@@ -339,8 +339,11 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
                 verbose=verbose,
             )
             done = int(min(end, last))
-    if last < plan.epochs:
-        return None
+    return finished(plan, model) if last == plan.epochs else None
+
+
+def finished(plan: Plan, model: WaveformWrapper) -> keras.Model:
+    """The model of frames that is left of a training after its last epoch."""
     model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
     if plan.start_share:
         model.frame_model.set_weights(between(plan, model.frame_model))

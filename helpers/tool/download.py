@@ -91,8 +91,7 @@ def download(
     subset -> MD5; progress: print the licence, and bars. Returns `<dest>/<subset>`, which is left
     alone if it is there already. The same call resumes a broken transfer. Raises DownloadError:
     unknown subset, too little disk, dead mirrors, wrong checksum, archive unsafe to unpack; and
-    store.FileError where another process fetches the same subset. It is not waited for: that may
-    take hours, and the reader should know who is at work.
+    store.FileError where another process fetches it, which may take hours to wait for.
     """
     if subset not in MD5:
         raise DownloadError(f"{subset}: unknown; choose from {', '.join(MD5)}")
@@ -103,8 +102,7 @@ def download(
         return dest / subset
     if progress:
         print(f"{subset}: licence {home(subset).licence}")
-    mirrors = home(subset).mirrors if mirrors is None else mirrors
-    work = work_folder(dest)
+    mirrors, work = home(subset).mirrors if mirrors is None else mirrors, work_folder(dest)
     try:
         check_disk(subset, work)
         with store.alone(work / subset):
