@@ -66,7 +66,7 @@ phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised sp
 ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
 	$(BIN)/python -m experiments ablate --out data/results/ablation
 
-report: $(READY) ## put the headline table of data/results into the README
+report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report
 
 train-waveform: $(READY) ## train the waveform model by its plan, or go on where it stopped

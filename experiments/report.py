@@ -136,20 +136,17 @@ def word_error_table(rows: pd.DataFrame, name: str) -> str:
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
     wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", "default"]]
     texts = wide.map("{:.0f} %".format)
-    for other in ("noisy", "low-pass"):
-        change = word_errors.change_of_errors(rows, "default", other, ["input"]).set_index("input")
+    changes = {
+        other: word_errors.change_of_errors(rows, "default", other, ["input"]).set_index("input")
+        for other in ("noisy", "low-pass")
+    }
+    for other, change in changes.items():
         text = tables.interval_column(change, "difference", "{:+.1f}")
         told = (change.low > 0) | (change.high < 0)
         texts[f"default minus {other}"] = text.where(told, EQUAL + " " + text)
-    same = (change_of_default(rows) == 0).all(axis=1)
-    texts.loc[same, "default"] += ", left alone"
+    left = (changes["noisy"][["difference", "low", "high"]] == 0).all(axis=1)
+    texts.loc[left, "default"] += ", left alone"
     return markdown(texts, "input")
-
-
-def change_of_default(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the default changes against the input: difference, low, high, a row an input."""
-    change = word_errors.change_of_errors(rows, "default", "noisy", ["input"]).set_index("input")
-    return change[["difference", "low", "high"]]
 
 
 def phoneme_table() -> str:

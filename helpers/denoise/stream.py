@@ -87,7 +87,7 @@ class Stream:
 
     Blocks are float32 `(samples, channels)` at 16 kHz. All that comes out, joined, is as long as
     all that went in, and aligned with it; glitches are bounded before. It is mixed as the denoiser
-    says; the gate, which looks at a whole input, is not for streams.
+    says, and gated by frequency; the gate that looks at a whole input is not for streams.
     """
 
     def __init__(self, denoiser: Denoiser, n_channels: int):
