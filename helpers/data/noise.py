@@ -197,7 +197,8 @@ def beeps(n_samples, sr, rng, low=LOW, high=HIGH):
     switch = np.sin(2 * np.pi * (rng.uniform(1, 3) * t + rng.uniform())) > 0
     fade = np.hanning(sr // 100)
     envelope = np.convolve(switch, fade / fade.sum(), "same")
-    return unit_rms(envelope * np.sin(2 * np.pi * rng.uniform(low, high) * t))
+    beep = envelope * np.sin(2 * np.pi * rng.uniform(low, high) * t)
+    return unit_rms(audio.band_limit(beep, sr, low, high))
 
 
 KINDS: dict[str, Callable] = {
