@@ -28,7 +28,7 @@ class Picture:
         figure = plt.Figure(figsize=(11, 2.9), dpi=80, layout="none")
         self.canvas = FigureCanvasAgg(figure)
         self.axes = figure.subplots(1, 2, sharey=True)
-        figure.subplots_adjust(left=0.05, right=0.99, wspace=0.05, bottom=0.18, top=0.9)
+        figure.subplots_adjust(left=0.05, right=0.99, wspace=0.08, bottom=0.18, top=0.9)
         self.moving = []
         for ax in self.axes:
             plots.spectrogram(np.zeros(n_samples), ax=ax, top_db=top_db, colorbar=False)
