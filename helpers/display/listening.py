@@ -19,7 +19,8 @@ def players(
 ) -> HTML:
     """A row of labelled players, one gain for all, from `start` for LONGEST seconds at most.
 
-    `gain`: by default what brings the loudest clip to PEAK.
+    `gain`: by default what brings the loudest clip to PEAK. With a gain of your own, which rows of
+    players can share, peaks beyond full scale are cut.
 
     A player that normalised each clip for itself would hide what the course is about: how loud
     noise and speech are against each other.
@@ -29,7 +30,7 @@ def players(
     gain = gain or PEAK / max(1e-9, *(np.abs(cut).max() for cut in cuts.values()))
     cells = [
         f"<td style='text-align:left'><b>{name}</b><br>"
-        f"{Audio(cut * gain, rate=sr, normalize=False)._repr_html_()}</td>"
+        f"{Audio(np.clip(cut * gain, -1, 1), rate=sr, normalize=False)._repr_html_()}</td>"
         for name, cut in cuts.items()
     ]
     return HTML(f"<table><tr>{''.join(cells)}</tr></table>")

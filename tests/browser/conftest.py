@@ -63,7 +63,7 @@ def server(server_folder):
         process.wait(20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_notebook(chromium, server):
     """A function name -> page, with the notebook open and every cell run."""
     pages = []
