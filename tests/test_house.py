@@ -47,14 +47,14 @@ def full_name(package: str, name: str) -> str:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_imports_no_experiment_and_nothing_of_the_tool(path):
     modules = imported_modules(path)
-    assert modules
     assert not [name for name in modules if name.startswith(("experiments", "tool"))]
 
 
 def test_readme_of_the_helpers_says_what_each_chapter_imports():
     readme = (store.ROOT / "helpers" / "README.md").read_text()
     rows = dict(re.findall(r"^\| (\d\d) \| (.*) \|$", readme, re.MULTILINE))
-    assert rows == {path.stem[:2]: ", ".join(imported_modules(path)) for path in NOTEBOOKS}
+    chapters = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
+    assert rows == {path.stem[:2]: ", ".join(imported_modules(path)) for path in chapters}
     for wing in (store.ROOT / "helpers").iterdir():
         if (wing / "__init__.py").exists():
             assert f"`{wing.name}/`" in readme
