@@ -12,8 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from helpers import audio, models
 from helpers.audio import SAMPLE_RATE, as_columns
 from helpers.backend import BackendError, tf
+from helpers.denoise.account import Account
 from helpers.denoise.gate import WIN_LENGTH as GATE_LENGTH
-from helpers.denoise.gate import Change, FrequencyGate
+from helpers.denoise.gate import FrequencyGate
 from helpers.models.blocks import hop_length, zero_states
 
 BLOCK_SECONDS = 4.0
@@ -25,10 +26,9 @@ class Denoiser:
 
     `method` is "waveform" or "spectrogram"; `folder` holds the weights (`data/models` by
     default). What comes out is `mix` x denoised + (1 - mix) x noisy (*observation adding*, K.
-    Iwamoto et al., "How bad are artifacts?", Interspeech 2022). An input whose SNR above 2 kHz, as
-    estimated, is over `gate_db` dB, or of whose noise more than `low_share` lies below 2 kHz, is
-    left as it is (`gate`). With `by_frequency` each frequency is let through where next to nothing
-    is removed, and all below 1.5 kHz (`gate.FrequencyGate`). By default none of this is done.
+    Iwamoto et al., "How bad are artifacts?", Interspeech 2022). With `by_frequency` each frequency
+    is let through where next to nothing is removed, and all below 1.5 kHz (`gate.FrequencyGate`):
+    the default of the command line, while here the model is left to itself.
     Raises models.WeightsError where weights are missing or wrong, ValueError for a mix outside 0
     to 1, BackendError where Keras runs on something else than TensorFlow.
     """
@@ -38,16 +38,13 @@ class Denoiser:
         method: str,
         folder: Path | None = None,
         mix: float = 1.0,
-        gate_db: float = np.inf,
-        low_share: float = 1.0,
         by_frequency: bool = False,
     ):
         if not 0 <= mix <= 1:
             raise ValueError(f"mix {mix:g}: choose a share from 0 (noisy) to 1 (denoised)")
         if tf is None:
             raise BackendError("denoising needs TensorFlow; unset KERAS_BACKEND")
-        self.method, self.mix = method, mix
-        self.gate_db, self.low_share, self.by_frequency = gate_db, low_share, by_frequency
+        self.method, self.mix, self.by_frequency = method, mix, by_frequency
         self.model = models.load(method, folder)
         self.win_length = self.model.inputs[0].shape[-1]
         self.hop_length = hop_length(self.model)
@@ -78,16 +75,15 @@ class Denoiser:
         columns = as_columns(noisy)
         stream = self.stream(columns.shape[1])
         denoised = np.concatenate([stream.process(columns), stream.finish()])
-        chosen = columns if stream.why_leave else denoised
-        return np.float32(chosen).reshape(np.shape(noisy))
+        return np.float32(denoised).reshape(np.shape(noisy))
 
 
 class Stream:
     """One running signal: takes blocks of any length and gives back what is ready.
 
     Blocks are float32 `(samples, channels)` at 16 kHz. All that comes out, joined, is as long as
-    all that went in, and aligned with it; glitches are bounded before. It is mixed as the denoiser
-    says, and gated by frequency; the gate that looks at a whole input is not for streams.
+    all that went in, and aligned with it; glitches are bounded before. It is gated and mixed as the
+    denoiser says. `account` knows what was done so far.
     """
 
     def __init__(self, denoiser: Denoiser, n_channels: int):
@@ -98,14 +94,10 @@ class Stream:
         self.states = zero_states(denoiser.model, n_channels)
         self.to_drop = overlap  # output that belongs before the first sample
         self.owed = 0  # samples taken in and not yet given back
-        self.change = Change(n_channels)
+        self.account = Account()
         self.gate = FrequencyGate(n_channels) if denoiser.by_frequency else None
-        self.held = np.zeros((0, n_channels), np.float32)  # what the gate has yet to decide on
-
-    @property
-    def why_leave(self) -> str:
-        """Why the gate would leave what came in so far as it is, "" if it would not."""
-        return self.change.why_leave(self.denoiser.gate_db, self.denoiser.low_share)
+        # what the gate has yet to decide on: the input, and what the model would remove of it
+        self.held = np.zeros((2, 0, n_channels), np.float32)
 
     def process(self, block: np.ndarray) -> np.ndarray:
         """Take `(n, channels)`, give what is complete, `(m, channels)`.
@@ -129,7 +121,7 @@ class Stream:
         last = self._hand_out([self._next(n_frames)] if n_frames else [])
         if not self.gate:
             return last
-        silence = np.zeros((GATE_LENGTH, self.held.shape[1]), np.float32)
+        silence = np.zeros((GATE_LENGTH, self.held.shape[2]), np.float32)
         return np.concatenate([last, self._remove(self.gate.process(silence, silence))])
 
     @property
@@ -161,14 +153,18 @@ class Stream:
         self.to_drop -= dropped
         noisy, denoised = joined[:, :, dropped : dropped + self.owed].swapaxes(1, 2)
         self.owed -= len(denoised)
-        self.change.add(noisy, denoised)
-        mix = self.denoiser.mix
+        by_model = noisy - denoised
         if self.gate:
-            self.held = np.concatenate([self.held, noisy])
-            return self._remove(self.gate.process(denoised, noisy - denoised))
+            self.held = np.concatenate([self.held, np.stack([noisy, by_model])], axis=1)
+            return self._remove(self.gate.process(denoised, by_model))
+        self.account.add(noisy, by_model, by_model)
+        mix = self.denoiser.mix
         return denoised if mix == 1 else mix * denoised + (1 - mix) * noisy
 
     def _remove(self, removed: np.ndarray) -> np.ndarray:
         """The next samples that are held, without what the gate lets be removed of them."""
-        noisy, self.held = self.held[: len(removed)], self.held[len(removed) :]
-        return noisy - np.float32(self.denoiser.mix) * removed[: len(noisy)]
+        noisy, by_model = self.held[:, : len(removed)]
+        self.held = self.held[:, len(removed) :]
+        removed = removed[: len(noisy)]
+        self.account.add(noisy, by_model, removed)
+        return noisy - np.float32(self.denoiser.mix) * removed
