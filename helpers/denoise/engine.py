@@ -26,13 +26,14 @@ class LightEngine:
         from ai_edge_litert.interpreter import Interpreter
 
         path, self.hop_length = models.light_model(method, folder)
-        with no_stderr():  # it says there which delegate it made
+        with no_stderr():  # it says there, at the first run, which delegate it made
             self.interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
             self.runs = {}  # frames at a time -> the run that takes them, most first
             for name in ("block", "hop"):
                 run = self.interpreter.get_signature_runner(name)
-                self.runs[run.get_input_details()["frames"]["shape"][1]] = run
-        inputs = run.get_input_details()
+                inputs = run.get_input_details()
+                run(**{name: np.zeros(one["shape"], np.float32) for name, one in inputs.items()})
+                self.runs[int(inputs["frames"]["shape"][1])] = run
         self.win_length = int(inputs["frames"]["shape"][2])
         self.shapes = {x: one["shape"] for x, one in inputs.items() if x != "frames"}
 
