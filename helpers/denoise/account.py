@@ -40,19 +40,29 @@ class Account:
     def _hear(self, segment: np.ndarray) -> None:
         self.power += np.abs(np.fft.rfft(segment * WINDOW)) ** 2
 
+    @property
+    def is_faint(self) -> bool:
+        """Whether next to nothing was removed."""
+        noisy, _, removed = self._spectra()
+        return removed.sum() <= 10 ** (NOTHING_DB / 10) * noisy[HZ >= EDGE_HZ].sum()
+
     def words(self) -> str:
         """For example "noise above 3.4 kHz reduced; hum at 120 Hz left as it is"."""
-        if not self.power.any():
-            self._hear(np.pad(self.waiting, ((0, 0), (0, LENGTH - self.waiting.shape[1]))))
-        noisy, by_model, removed = self.power
-        above = HZ >= EDGE_HZ
-        is_faint = db(removed.sum(), noisy[above].sum()) < NOTHING_DB
-        done = "no noise found that it is for" if is_faint else f"{band(removed)} reduced"
-        left = np.clip(by_model - removed, 0, None) * ~above
+        if self.is_faint:
+            return f"no noise found above {EDGE_HZ / 1000:g} kHz, left as it is"
+        noisy, by_model, removed = self._spectra()
+        left = np.clip(by_model - removed, 0, None) * (HZ < EDGE_HZ)
         left = np.where(HZ < SPEECH_HZ, noisy, left)
+        done = f"{band(removed)} reduced"
         if db(left.sum(), noisy.sum()) < LEFT_DB:
             return done
         return f"{done}; {low_noise(left)} left as it is"
+
+    def _spectra(self) -> np.ndarray:
+        """The three of them; of a signal shorter than a segment too."""
+        if not self.power.any():
+            self._hear(np.pad(self.waiting, ((0, 0), (0, LENGTH - self.waiting.shape[1]))))
+        return self.power
 
 
 def db(power: float, reference: float) -> float:

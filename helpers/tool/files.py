@@ -195,6 +195,9 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         stream = denoiser.stream(channels)
         blocks = denoised_blocks(stream, reader)
         clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
+        if denoiser.by_frequency and stream.account.is_faint:  # then not even the rate is touched
+            blocks = reader.blocks(int(BLOCK_SECONDS * sr))
+            clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
         words = stream.account.words()
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "words": words}
 
