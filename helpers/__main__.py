@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import models
-from helpers.command import new_parser, run_command, sigterm_like_ctrl_c, stop_code
+from helpers.command import n_cores, new_parser, run_command, sigterm_like_ctrl_c, stop_code
 
 METHODS = {name: name for name in models.METHODS} | {"a": "waveform", "s": "spectrogram"}
 EXPERIMENTS = ("evaluate", "speed", "recognise", "phonemes", "ablate")  # their home is experiments/
@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let the model remove whatever it takes for noise, low noise too; by default noise is "
         "reduced at the frequencies where it is, above 1.5 kHz, and the rest passes as it came",
+    )
+    sub.add_argument(
+        "--jobs", type=positive, metavar="N", help="files at a time (default: one a core)"
     )
     sub.add_argument("--gate", help=argparse.SUPPRESS)  # of earlier versions
     sub.add_argument("--low-share", help=argparse.SUPPRESS)
@@ -172,18 +175,15 @@ def denoise(args) -> int:
     from helpers.tool import files
 
     with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
-        pairs = files.plan_outputs(source, target)  # before TensorFlow's seconds
-        from helpers.denoise.stream import Denoiser
-
+        pairs = files.plan_outputs(source, target)  # before the model is loaded
         tell_of_old_options(args)
-        denoiser = Denoiser(METHODS[args.method], args.weights, args.mix, not args.whole_band)
+        settings = (METHODS[args.method], args.weights, args.mix, not args.whole_band)
+        work = files.FileDenoiser(settings, args.overwrite)
+        denoiser = work.denoiser
         start = time.perf_counter()
-
-        def work(file, output):
-            return files.denoise_file(denoiser, file, output, args.overwrite)
-
         goes_on = source.is_dir() and not args.overwrite
-        report = files.for_each_file(pairs, work, files.is_there if goes_on else None)
+        jobs = (args.jobs or n_cores()) if denoiser.is_light else 1  # Keras has its own threads
+        report = files.for_each_file(pairs, work, files.is_there if goes_on else None, jobs)
         seconds = time.perf_counter() - start
         with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
             tell(report, denoiser, seconds)

@@ -52,10 +52,15 @@ class Denoiser:
         self.win_length, self.hop_length = self.engine.win_length, self.engine.hop_length
         self.block_frames = int(BLOCK_SECONDS * SAMPLE_RATE) // self.hop_length
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it runs on LiteRT, in one thread."""
+        return isinstance(self.engine, engine.LightEngine)
+
     @functools.cached_property
     def model(self):
         """The `keras.Model`. What starts after it was asked for goes through it."""
-        if isinstance(self.engine, engine.LightEngine):
+        if self.is_light:
             self.engine = engine.KerasEngine(self.method, self.folder)
         return self.engine.model
 
