@@ -58,6 +58,16 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if os.environ.get("DENOISER_DEBUG") or not error.name:
+            raise
+        needed = error.name.partition(".")[0]
+        print(
+            f"error: {args.command} needs {needed}, which is not installed; "
+            "`pip install -r requirements.txt` brings it",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return stop_code(stop)
@@ -227,7 +237,7 @@ class Workers:
         for process, _ in self.at_work.values():
             process.terminate()
         for connection, (process, task) in self.at_work.items():
-            with contextlib.suppress(EOFError, OSError):
+            with contextlib.suppress(Exception):  # its end, or what a stop left half-read
                 while connection.poll(GRACE_SECONDS):
                     is_event, event = connection.recv()
                     heard += [(task, event)] if is_event else []

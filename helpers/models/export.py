@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import audio, models, store
-from helpers.backend import BackendError, keras, no_stderr, tf
+from helpers.backend import keras, no_stderr, tf
 from helpers.models import blocks, waveform
 from helpers.models.static import fixed_length
 
@@ -82,10 +82,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def can_export(model: keras.Model) -> bool:
+    """Whether this is a model of frames with names, and Keras runs on TensorFlow."""
+    return bool(tf) and model.inputs[0].name == "frames"
+
+
 def litert(model: keras.Model) -> bytes:
-    """The `.tflite` of a trained model of frames. Raises BackendError without TensorFlow."""
-    if tf is None:
-        raise BackendError("the conversion needs TensorFlow; unset KERAS_BACKEND")
+    """The `.tflite` of a trained model of frames. Raises ValueError where it cannot be made."""
+    if not can_export(model):
+        raise ValueError(f"{model.name}: no model with frames, or no TensorFlow, to be converted")
     archive = keras.export.ExportArchive()
     archive.track(model)
     signatures = {"hop": 1, "block": BLOCK_FRAMES}
