@@ -5,6 +5,7 @@
 
 import base64
 import io
+import math
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from PIL import Image
 from helpers.store import ROOT
 
 PLAYER = re.compile(r"<audio.*?</audio>", re.DOTALL)
+DURATION = re.compile(r"(Runs in \*\*).*?(\*\* on 2 CPU cores)")
 PLACEHOLDER = "<i>run this cell to listen</i>"
 
 
@@ -40,10 +42,18 @@ def strip(notebook: nbformat.NotebookNode) -> None:
                 output.data["text/html"] = PLAYER.sub(PLACEHOLDER, "".join(html))
 
 
+def duration(seconds: float) -> str:
+    """In words, for example `20 s` or `3 min`."""
+    return f"{10 * math.ceil(seconds / 10)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
 def execute_notebooks(names: list[str]) -> None:
-    """Execute these notebooks, or all, one after the other; each one's seconds are printed."""
+    """Execute these notebooks, or all, one after the other.
+
+    Each one's seconds are printed, and written into its first cell.
+    """
     os.environ.pop("DENOISER_QUICK", None)
-    for path in map(Path, names or sorted(map(str, (ROOT / "notebooks").glob("*.ipynb")))):
+    for path in map(Path, names or sorted(map(str, (ROOT / "notebooks").rglob("[0-9]*.ipynb")))):
         start = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
         client = nbclient.NotebookClient(
@@ -51,5 +61,8 @@ def execute_notebooks(names: list[str]) -> None:
         )
         client.execute()
         strip(notebook)
+        seconds = time.perf_counter() - start
+        title = notebook.cells[0]
+        title.source = DURATION.sub(rf"\g<1>{duration(seconds)}\g<2>", title.source)
         nbformat.write(notebook, path)
-        print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{path.name}: {seconds:.0f} s", flush=True)

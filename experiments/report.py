@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import models
 from helpers.data import conditions
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
@@ -23,7 +22,7 @@ ROWS = {
     "noisy": "noisy",
     "low-pass": "low-pass",
     BEST: BEST,
-    "spectrogram": "this course, spectrogram",
+    DEFAULT: "this course",
 }
 ROWS |= {"oracle PSM": "oracle (real mask)"}
 FORMS = {  # of a difference: heading, format
@@ -82,9 +81,9 @@ def with_report(readme: str, parts: dict[str, str]) -> str:
 def readme_gain(rows: pd.DataFrame) -> str:
     """What the model gains over the low-pass on the first input, clip by clip."""
     here = conditions.rows_of(rows, conditions.NOISES[SHOWN[0]])
-    gains = {name: difference(here, "spectrogram", "low-pass", name) for name in FORMS}
+    gains = {name: difference(here, DEFAULT, "low-pass", name) for name in FORMS}
     return (
-        "Clip by clip, on the first input the model is ahead of the low-pass by "
+        "Clip by clip, on the first input the course is ahead of the low-pass by "
         f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ."
     )
 
@@ -124,10 +123,23 @@ def against_rivals(rows: pd.DataFrame, system: str) -> str:
     return markdown(pd.DataFrame(lines).T, "input", "minus")
 
 
+def recordings(rows: pd.DataFrame) -> str:
+    """The default minus the input, the low-pass and the model alone, where more than noise is."""
+    lines = {}
+    for title, condition in conditions.RECORDINGS.items():
+        here = conditions.rows_of(rows, condition)
+        for other in ("noisy", "low-pass", "spectrogram"):
+            lines[title, other] = {
+                head: difference(here, DEFAULT, other, metric)
+                for metric, (head, _) in FORMS.items()
+            }
+    return markdown(pd.DataFrame(lines).T, "input", "minus")
+
+
 def clean_input(rows: pd.DataFrame) -> str:
-    """What the models do to speech without noise."""
+    """What the models and the default do to speech without noise."""
     here = conditions.rows_of(rows, conditions.CLEAN)
-    here = here[here.system.isin(models.METHODS)]
+    here = here[here.system.isin(systems.names("ours"))]
     return markdown(tables.interval_table(here, COLUMNS), "clean input through")
 
 
@@ -181,6 +193,7 @@ def results_page() -> str:
         scores=scores,
         against_spectrogram=against_rivals(rows, "spectrogram"),
         against_waveform=against_rivals(rows, "waveform"),
+        recordings=recordings(rows),
         clean=clean_input(rows),
         n_heard=heard.utterance.nunique(),
         words=words,

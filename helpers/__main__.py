@@ -6,6 +6,7 @@ Modules that need TensorFlow are imported only by the commands that need it.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -39,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("denoise", denoise, "Denoise a file, or a folder with all below it, to FLAC.")
     add_in_out(sub, pipe="; - for a pipe (WAV)")
-    add_method(sub)
+    add_method(sub, "low-pass")
+    sub.add_argument("--cutoff", type=cutoff, metavar="HZ", help="of the low-pass (default: 3900)")
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
     sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
     sub.add_argument(
@@ -54,6 +56,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--gate", help=argparse.SUPPRESS)  # of earlier versions
     sub.add_argument("--low-share", help=argparse.SUPPRESS)
     sub.add_argument("--by-frequency", action="store_true", help=argparse.SUPPRESS)
+
+    sub = command("inspect", inspect, "Say what noise is in recordings and what denoise would do.")
+    sub.add_argument("source", type=Path, metavar="IN", help="file or folder")
+    sub.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the spectra of each file")
 
     sub = command(
         "add-noise", add_noise, "Write a noisy copy of a file or folder, with a manifest."
@@ -141,6 +147,7 @@ def number(kind: type, fits: Callable[[float], bool], says: str) -> Callable[[st
 share = number(float, lambda x: 0 <= x <= 1, "a share from 0 to 1")
 snr = number(float, lambda x: -100 <= x <= 100, "dB from -100 to 100")
 natural = number(int, lambda x: x >= 0, "a whole number, 0 or more")
+cutoff = number(float, lambda x: 100 <= x <= 7_900, "Hz from 100 to 7900")
 positive = number(int, lambda x: x >= 1, "a whole number, 1 or more")
 
 
@@ -151,13 +158,13 @@ def add_in_out(sub: argparse.ArgumentParser, pipe: str = "") -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
-def add_method(sub: argparse.ArgumentParser) -> None:
-    """The choice of a method, with short forms."""
+def add_method(sub: argparse.ArgumentParser, *others: str) -> None:
+    """The choice of a method, with short forms of the models."""
     sub.add_argument(
         "--method",
-        choices=METHODS,
+        choices=[*METHODS, *others],
         default="spectrogram",
-        metavar="{waveform,spectrogram}",
+        metavar=f"{{{','.join([*models.METHODS, *others])}}}",
         help="or a, s for short (default: spectrogram)",
     )
 
@@ -177,17 +184,31 @@ def denoise(args) -> int:
     with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
         pairs = files.plan_outputs(source, target)  # before the model is loaded
         tell_of_old_options(args)
-        settings = (METHODS[args.method], args.weights, args.mix, not args.whole_band)
-        work = files.FileDenoiser(settings, args.overwrite)
+        work = files.FileDenoiser(maker(args), args.overwrite)
         denoiser = work.denoiser
         start = time.perf_counter()
         goes_on = source.is_dir() and not args.overwrite
-        jobs = (args.jobs or n_cores()) if denoiser.is_light else 1  # Keras has its own threads
+        is_light = getattr(denoiser, "is_light", True)  # Keras has threads of its own
+        jobs = (args.jobs or n_cores()) if is_light else 1
         report = files.for_each_file(pairs, work, files.is_there if goes_on else None, jobs)
         seconds = time.perf_counter() - start
         with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
             tell(report, denoiser, seconds)
             return complain(report)
+
+
+def maker(args) -> Callable:
+    """A function that makes what `denoise` is asked to use: a model, or the low-pass."""
+    if args.method == "low-pass":
+        from helpers.denoise.filtering import LowPass
+
+        return functools.partial(LowPass, args.cutoff or 3_900.0, args.mix)
+    from helpers.denoise.stream import Denoiser
+
+    if args.cutoff:
+        print("note: --cutoff is for --method low-pass and does nothing here", file=sys.stderr)
+    settings = METHODS[args.method], args.weights, args.mix, not args.whole_band
+    return functools.partial(Denoiser, *settings)
 
 
 def tell_of_old_options(args) -> None:
@@ -234,6 +255,23 @@ def complain(report: dict) -> int:
         print("interrupted; the same call goes on from here", file=sys.stderr)
         return stop_code(report["stopped"])
     return 1 if n_failed else 0
+
+
+def inspect(args) -> int:
+    from helpers.tool import files
+
+    with sigterm_like_ctrl_c():
+        from helpers.tool.inspect import inspect_file, lines, plan
+
+        pairs = plan(args.source, args.plot)
+        from helpers.denoise.stream import Denoiser
+
+        denoiser = Denoiser("spectrogram", by_frequency=True)
+        report = files.for_each_file(
+            pairs, lambda file, figure: inspect_file(denoiser, file, figure)
+        )
+        print(*lines(report["done"]), sep="\n")
+        return complain(report)
 
 
 def add_noise(args) -> int:

@@ -194,10 +194,11 @@ def chopper(n_samples, sr, rng, low=LOW, high=HIGH):
 def beeps(n_samples, sr, rng, low=LOW, high=HIGH):
     """An appliance: a steady tone that goes on and off one to three times a second. Held out."""
     t = np.arange(n_samples) / sr
-    switch = np.sin(2 * np.pi * (rng.uniform(1, 3) * t + rng.uniform())) > 0
+    switch = np.sin(2 * np.pi * (rng.uniform(1, 3) * t + rng.uniform(0, 0.4))) >= 0  # on at first
     fade = np.hanning(sr // 100)
     envelope = np.convolve(switch, fade / fade.sum(), "same")
-    return unit_rms(envelope * np.sin(2 * np.pi * rng.uniform(low, high) * t))
+    beep = envelope * np.sin(2 * np.pi * rng.uniform(max(low, 100), high) * t)
+    return unit_rms(audio.band_limit(beep, sr, low, high))
 
 
 KINDS: dict[str, Callable] = {

@@ -46,6 +46,19 @@ class Account:
         noisy, _, removed = self._spectra()
         return removed.sum() <= 10 ** (NOTHING_DB / 10) * noisy[HZ >= EDGE_HZ].sum()
 
+    @property
+    def band(self) -> tuple[float, float]:
+        """Between which frequencies, in Hz, all but 2 % of what was removed lies."""
+        return band(self._spectra()[2])
+
+    @property
+    def snr_db(self) -> float:
+        """An estimate of the input's SNR within `band`, in dB: what stays over what goes."""
+        (noisy, _, removed), (low, high) = self._spectra(), self.band
+        inside = (low <= HZ) & (high >= HZ)
+        gone = removed[inside].sum()
+        return db(max(noisy[inside].sum() - gone, 0), gone)
+
     def words(self) -> str:
         """For example "noise above 3.4 kHz reduced; hum at 120 Hz left as it is"."""
         if self.is_faint:
@@ -53,7 +66,7 @@ class Account:
         noisy, by_model, removed = self._spectra()
         left = np.clip(by_model - removed, 0, None) * (HZ < EDGE_HZ)
         left = np.where(HZ < SPEECH_HZ, noisy, left)
-        done = f"{band(removed)} reduced"
+        done = f"{band_words(*band(removed))} reduced"
         if db(left.sum(), noisy.sum()) < LEFT_DB:
             return done
         return f"{done}; {low_noise(left)} left as it is"
@@ -70,10 +83,16 @@ def db(power: float, reference: float) -> float:
     return 10 * np.log10((power + TINY) / (reference + TINY))
 
 
-def band(power: np.ndarray) -> str:
-    """In words where a spectrum has all but 2 % of its power."""
-    share = np.cumsum(power) / power.sum()
-    low, high = (HZ[np.searchsorted(share, edge)] / 1000 for edge in (0.01, 0.99))
+def band(power: np.ndarray) -> tuple[float, float]:
+    """Between which frequencies, in Hz, a spectrum has all but 2 % of its power."""
+    share = np.cumsum(power) / (power.sum() + TINY)
+    low, high = np.searchsorted(share, (0.01, 0.99))
+    return float(HZ[min(low, len(HZ) - 1)]), float(HZ[min(high, len(HZ) - 1)])
+
+
+def band_words(low: float, high: float) -> str:
+    """A band of noise in words; its ends in Hz."""
+    low, high = low / 1000, high / 1000
     if high - low < 0.3:
         return f"noise near {(low + high) / 2:.1f} kHz"
     return f"noise above {low:.1f} kHz" if high > 7.0 else f"noise at {low:.1f}-{high:.1f} kHz"

@@ -4,7 +4,6 @@ The README shows the commands.
 """
 
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import os
@@ -255,17 +254,14 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "words": words}
 
 
-@dataclasses.dataclass
 class FileDenoiser:
-    """`denoise_file` with a denoiser that each process makes for itself, of these settings.
+    """`denoise_file`, called with a file and its output, for several processes.
 
-    Called with a file and its output.
+    Each makes its own denoiser: `make()`, a `helpers.denoise.stream.Denoiser` or what is like one.
     """
 
-    settings: tuple  # of a `helpers.denoise.stream.Denoiser`
-    overwrite: bool = False
-
-    def __post_init__(self):
+    def __init__(self, make: Callable[[], object], overwrite: bool = False):
+        self.make, self.overwrite = make, overwrite
         self.made = {}  # process -> its denoiser
 
     def __call__(self, source: Path, target: Path) -> dict:
@@ -274,10 +270,8 @@ class FileDenoiser:
     @property
     def denoiser(self):
         """The denoiser of this process."""
-        from helpers.denoise.stream import Denoiser
-
         if os.getpid() not in self.made:
-            self.made = {os.getpid(): Denoiser(*self.settings)}
+            self.made = {os.getpid(): self.make()}
         return self.made[os.getpid()]
 
     def __getstate__(self) -> dict:
