@@ -49,7 +49,8 @@ def _start() -> dict:
                 tf.constant(0.0)  # the devices are looked for now
             import keras
             from keras import layers, ops
-    except (ImportError, ValueError) as error:  # ValueError: of Keras, for a name it does not know
+    # ValueError: of Keras, for a name that it does not know; AttributeError would get lost on its way
+    except (ImportError, ValueError, AttributeError) as error:
         raise BackendError(
             f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: not to be had here ({error}); "
             "unset it, or install that package"
