@@ -49,7 +49,7 @@ def _start() -> dict:
                 tf.constant(0.0)  # the devices are looked for now
             import keras
             from keras import layers, ops
-    # ValueError: of Keras, for a name that it does not know; AttributeError would get lost on its way
+    # ValueError: of Keras, for a name that it does not know; AttributeError: would look like ours
     except (ImportError, ValueError, AttributeError) as error:
         raise BackendError(
             f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: not to be had here ({error}); "
