@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -24,7 +24,7 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 	$(call stage,imports,$(BIN)/lint-imports --no-logo)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
@@ -32,6 +32,9 @@ test: $(READY) ## lint, order of imports, unit tests, and every notebook in quic
 test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium (Debian: apt install chromium)
 	$(BIN)/python -m pip install -q -r requirements-browser.txt
 	$(call stage,browser,$(BIN)/python -m pytest -s tests/browser)
+
+test-light: $(READY) ## the light part alone, in an empty environment: half a minute and the network
+	$(call stage,light,$(BIN)/python -m pytest tests/light)
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
@@ -71,9 +74,11 @@ report: $(READY) ## write the table of the README and the page of all results
 
 train-waveform: $(READY) ## train the waveform model by its plan, or go on where it stopped
 	$(BIN)/python -m experiments train waveform
+	$(BIN)/python -m experiments export
 
 train-spectrogram: $(READY) ## train the spectrogram model by its plan, or go on where it stopped
 	$(BIN)/python -m experiments train spectrogram
+	$(BIN)/python -m experiments export
 
 clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
 	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info

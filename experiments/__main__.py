@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
     sub.add_argument("--dry-run", action="store_true", help="print the steps and where they are")
 
+    sub = experiment("export", export, "Write the models as files that run without TensorFlow.")
+    sub.add_argument("--folder", type=Path, help="of the weights (default: data/models)")
+
     experiment("report", report, "Write the tables of data/results and of the README.")
 
     sub = experiment("notebooks", notebooks, "Execute notebooks in full and keep their outputs.")
@@ -149,6 +152,12 @@ def train(args) -> None:
         return
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
     print(f"weights and card: {shown(run_plan(args.plan, args.out, verbose))}")
+
+
+def export(args) -> None:
+    from experiments.export import export_all
+
+    print(*map(shown, export_all(args.folder)), sep="\n")
 
 
 def report(args) -> None:

@@ -6,6 +6,7 @@ Modules that need TensorFlow are imported only by the commands that need it.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import models
-from helpers.command import new_parser, run_command, sigterm_like_ctrl_c, stop_code
+from helpers.command import n_cores, new_parser, run_command, sigterm_like_ctrl_c, stop_code
 
 METHODS = {name: name for name in models.METHODS} | {"a": "waveform", "s": "spectrogram"}
 EXPERIMENTS = ("evaluate", "speed", "recognise", "phonemes", "ablate")  # their home is experiments/
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let the model remove whatever it takes for noise, low noise too; by default noise is "
         "reduced at the frequencies where it is, above 1.5 kHz, and the rest passes as it came",
+    )
+    sub.add_argument(
+        "--jobs", type=positive, metavar="N", help="files at a time (default: one a core)"
     )
     sub.add_argument("--gate", help=argparse.SUPPRESS)  # of earlier versions
     sub.add_argument("--low-share", help=argparse.SUPPRESS)
@@ -178,33 +182,33 @@ def denoise(args) -> int:
     from helpers.tool import files
 
     with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
-        pairs = files.plan_outputs(source, target)  # before TensorFlow's seconds
+        pairs = files.plan_outputs(source, target)  # before the model is loaded
         tell_of_old_options(args)
-        denoiser = make_denoiser(args)
+        work = files.FileDenoiser(maker(args), args.overwrite)
+        denoiser = work.denoiser
         start = time.perf_counter()
-
-        def work(file, output):
-            return files.denoise_file(denoiser, file, output, args.overwrite)
-
         goes_on = source.is_dir() and not args.overwrite
-        report = files.for_each_file(pairs, work, files.is_there if goes_on else None)
+        is_light = getattr(denoiser, "is_light", True)  # Keras has threads of its own
+        jobs = (args.jobs or n_cores()) if is_light else 1
+        report = files.for_each_file(pairs, work, files.is_there if goes_on else None, jobs)
         seconds = time.perf_counter() - start
         with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
             tell(report, denoiser, seconds)
             return complain(report)
 
 
-def make_denoiser(args):
-    """What `denoise` is asked to use: a model, or the low-pass."""
+def maker(args) -> Callable:
+    """A function that makes what `denoise` is asked to use: a model, or the low-pass."""
     if args.method == "low-pass":
         from helpers.denoise.filtering import LowPass
 
-        return LowPass(args.cutoff or 3_900.0, args.mix)
+        return functools.partial(LowPass, args.cutoff or 3_900.0, args.mix)
     from helpers.denoise.stream import Denoiser
 
     if args.cutoff:
         print("note: --cutoff is for --method low-pass and does nothing here", file=sys.stderr)
-    return Denoiser(METHODS[args.method], args.weights, args.mix, not args.whole_band)
+    settings = METHODS[args.method], args.weights, args.mix, not args.whole_band
+    return functools.partial(Denoiser, *settings)
 
 
 def tell_of_old_options(args) -> None:

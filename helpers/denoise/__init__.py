@@ -7,6 +7,6 @@
 def __getattr__(name: str):
     if name not in ("Denoiser", "Stream"):
         raise AttributeError(name)
-    from helpers.denoise import stream  # TensorFlow starts here, not with the wing
+    from helpers.denoise import stream  # not with the wing, which the baselines share
 
     return getattr(stream, name)

@@ -29,11 +29,12 @@ from helpers.models import (
     weights_path,
     weights_sha256,
 )
+from helpers.models import export as exporting
 from helpers.models.blocks import WaveformWrapper, hop_length, register
 
 LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
 CURVE = ("epoch", "loss", "seconds", "val_loss")  # the columns of a learning curve
-BESIDE = (".json", ".history.csv")  # of the files that belong to weights
+BESIDE = (".json", ".history.csv", ".tflite")  # of the files that belong to weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,11 +401,12 @@ def export(
     plan: Plan, frame_model: keras.Model, folder: Path | None = None, about: dict | None = None
 ) -> Path:
     """Save the trained model, its card `<method>.json` (SHA-256, plan, data, minutes, the card
-    that it started from, and `about`) and its learning curve `<method>.history.csv` (CURVE).
+    that it started from, and `about`), its learning curve `<method>.history.csv` (CURVE) and, where
+    TensorFlow can make it, what runs without it, `<method>.tflite`.
 
-    All three are written before any is replaced: card and curve under names with the SHA-256 of
+    All are written before any is replaced: those beside the weights under names with the SHA-256 of
     the weights, where `models.beside` finds them once the weights have taken their place. So a stop
-    leaves the old three or the new three. Raises WeightsError for weights that are not finite.
+    leaves the old ones or the new ones. Raises WeightsError for weights that are not finite.
     """
     path = weights_path(plan.method, folder)
     for layer in frame_model.layers:
@@ -414,21 +416,33 @@ def export(
                 f"remove {plan.run_dir} and train with a lower rate"
             )
     content = describe(plan, frame_model) | (about or {})
+    light = litert_of(frame_model)
     with store.alone(path, wait=True):
         with store.atomic_path(path, overwrite=True) as temporary:
             frame_model.save(temporary)
             sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
-            card_text = json.dumps({"sha256": sha256} | content, indent=1) + "\n"
-            texts = card_text, "".join(read_history(plan.run_dir))
-            for suffix, text in zip(BESIDE, texts, strict=True):
-                staged = staged_path(path, sha256, suffix)
-                with store.atomic_path(staged, overwrite=True) as whole:
-                    whole.write_text(text)
-        for suffix in BESIDE:
-            staged_path(path, sha256, suffix).replace(path.with_suffix(suffix))
+            content = {"sha256": sha256} | content
+            if light:
+                files = {path.with_suffix(".tflite").name: light}
+                content["exports"] = exporting.card_entry(frame_model, sha256, files)
+            curve = "".join(read_history(plan.run_dir))
+            parts = exporting.card_text(content).encode(), curve.encode(), light
+            for suffix, data in zip(BESIDE, parts, strict=True):
+                if data:
+                    exporting.write_bytes(staged_path(path, sha256, suffix), data)
+        for suffix, data in zip(BESIDE, parts, strict=True):
+            if data:
+                staged_path(path, sha256, suffix).replace(path.with_suffix(suffix))
+            else:
+                path.with_suffix(suffix).unlink(missing_ok=True)  # of the weights before
             for left in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 16}{suffix}"):
                 left.unlink()  # of an export that was stopped
     return path
+
+
+def litert_of(frame_model: keras.Model) -> bytes:
+    """The export for LiteRT, empty where there can be none."""
+    return exporting.litert(frame_model) if exporting.can_export(frame_model) else b""
 
 
 def describe(plan: Plan, frame_model: keras.Model) -> dict:
@@ -446,6 +460,7 @@ def describe(plan: Plan, frame_model: keras.Model) -> dict:
     }
     if plan.start:
         content["start"] = card(plan.method, Path(plan.start))
+        content["start"].pop("exports", None)  # files that this one's take the place of
     return content
 
 

@@ -4,6 +4,8 @@ The README shows the commands.
 """
 
 import contextlib
+import functools
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -15,7 +17,7 @@ import soundfile as sf
 import soxr
 from tqdm import tqdm
 
-from helpers import audio, store, writing
+from helpers import audio, command, store, writing
 from helpers.audio import SAMPLE_RATE, AudioError
 from helpers.store import FileError
 
@@ -55,37 +57,85 @@ def for_each_file(
     pairs: list[tuple[Path, Path]],
     work: Callable[[Path, Path], object],
     is_there: Callable[[Path, Path], bool] | None = None,
+    n_workers: int = 1,
 ) -> dict:
     """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
     Returns {"done": [(file, output, result)], "there": [(file, output)], "failed": [(file,
-    message)], "stopped": None}. "there" are those for which `is_there(file, output)`. A second
-    file that would get the output of an earlier one (`a.wav`, `a.mp3`) fails. A KeyboardInterrupt
-    ends the work; it is then what "stopped" holds. With DENOISER_DEBUG set the first error is
-    raised.
+    message)], "stopped": None}, each in the order of the pairs. "there" are those for which
+    `is_there(file, output)`. A second file that would get the output of an earlier one (`a.wav`,
+    `a.mp3`) fails. A KeyboardInterrupt ends the work; it is then what "stopped" holds. With
+    `n_workers` over 1 as many processes share the files (`command.Workers`). With DENOISER_DEBUG
+    set there is one, and the first error is raised.
     """
-    report, taken = {"done": [], "there": [], "failed": [], "stopped": None}, {}
+    report, known = {"done": [], "there": [], "failed": []}, set()
     for folder in {output.parent for _, output in pairs}:
         store.remove_leftovers(folder)
-    bar = tqdm(pairs, unit="file", delay=2, disable=None if len(pairs) > 1 else True)
+    groups = list(by_output(pairs).values())
+    n_workers = 1 if os.environ.get("DENOISER_DEBUG") else min(n_workers, len(groups))
+    outcomes = functools.partial(outcomes_of, work=work, is_there=is_there)
+    workers = command.Workers(outcomes, groups if n_workers > 1 else [], n_workers)
+    in_turn = ((group, outcome) for group in groups for outcome in outcomes(group))
+
+    def take(group: list, outcome: tuple | command.Died) -> None:
+        if isinstance(outcome, command.Died):
+            lost = [(file, what_failed(file, outcome)) for file, _ in group if file not in known]
+            told = [("failed", *one) for one in lost]
+        else:
+            told = [outcome]
+        for kind, *facts in told:
+            report[kind].append(tuple(facts))
+            known.add(facts[0])
+            bar.update()
+
+    stopped = None
+    bar = progress_bar(len(pairs), n_workers)
     try:
-        for file, output in bar:
-            try:
-                check_pair(file, output, taken)
-                if is_there and is_there(file, output):
-                    report["there"].append((file, output))
-                else:
-                    report["done"].append((file, output, work(file, output)))
-                taken[output] = file
-            except Exception as error:  # of whatever kind: the others are still to be done
-                if os.environ.get("DENOISER_DEBUG"):
-                    raise
-                report["failed"].append((file, what_failed(file, error)))
+        for group, outcome in workers if n_workers > 1 else in_turn:
+            take(group, outcome)
     except KeyboardInterrupt as stop:
-        report["stopped"] = stop
+        stopped = stop
     finally:
+        for group, outcome in workers.end():
+            take(group, outcome)
         bar.close()
-    return report
+    place = {file: i for i, (file, _) in enumerate(pairs)}
+    for told in report.values():
+        told.sort(key=lambda facts: place[facts[0]])
+    return report | {"stopped": stopped}
+
+
+def by_output(pairs: list[tuple[Path, Path]]) -> dict[Path, list[tuple[Path, Path]]]:
+    """Pairs of one output together, as one process must have them."""
+    groups = {}
+    for file, output in pairs:
+        groups.setdefault(output, []).append((file, output))
+    return groups
+
+
+def outcomes_of(group: list[tuple[Path, Path]], work: Callable, is_there: Callable | None):
+    """Do the work for pairs of one output; what `for_each_file` reports of each, as it comes."""
+    taken = {}
+    for file, output in group:
+        try:
+            check_pair(file, output, taken)
+            if is_there and is_there(file, output):
+                outcome = ("there", file, output)
+            else:
+                outcome = ("done", file, output, work(file, output))
+            taken[output] = file
+        except Exception as error:  # of whatever kind: the others are still to be done
+            if os.environ.get("DENOISER_DEBUG"):
+                raise
+            outcome = ("failed", file, what_failed(file, error))
+        yield outcome
+
+
+def progress_bar(n_files: int, n_workers: int) -> tqdm:
+    """A bar of files, where there are several and somebody looks."""
+    if n_workers > 1:
+        tqdm.monitor_interval = 0  # or a thread begins, and processes are to be forked
+    return tqdm(total=n_files, unit="file", delay=2, disable=None if n_files > 1 else True)
 
 
 def check_pair(file: Path, output: Path, taken: dict[Path, Path]) -> None:
@@ -121,6 +171,8 @@ def what_failed(file: Path, error: Exception) -> str:
         return f"{file}: needs more memory than there is; cut it into parts"
     if isinstance(error, ValueError | OSError | sf.LibsndfileError):
         return f"{file}: {text}"
+    if isinstance(error, command.Died):
+        return f"{file}: {text}; is there enough memory for several files at a time? (--jobs 1)"
     kind = type(error).__name__
     return f"{file}: {kind}: {text[:200]}; DENOISER_DEBUG=1 in front of the call shows where"
 
@@ -202,6 +254,30 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "words": words}
 
 
+class FileDenoiser:
+    """`denoise_file`, called with a file and its output, for several processes.
+
+    Each makes its own denoiser: `make()`, a `helpers.denoise.stream.Denoiser` or what is like one.
+    """
+
+    def __init__(self, make: Callable[[], object], overwrite: bool = False):
+        self.make, self.overwrite = make, overwrite
+        self.made = {}  # process -> its denoiser
+
+    def __call__(self, source: Path, target: Path) -> dict:
+        return denoise_file(self.denoiser, source, target, self.overwrite)
+
+    @property
+    def denoiser(self):
+        """The denoiser of this process."""
+        if os.getpid() not in self.made:
+            self.made = {os.getpid(): self.make()}
+        return self.made[os.getpid()]
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"made": {}}  # for a process that is not forked
+
+
 def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
     """Blocks `(n, channels)` at the file's own rate, as many samples in all as the file has."""
     sr, channels = reader.samplerate, reader.channels
@@ -209,7 +285,8 @@ def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
     empty = np.zeros((0, channels), np.float32)
     owed = 0  # samples taken in and not yet given back; what comes out is late, never early
     seconds = reader.frames and reader.frames / sr
-    bar = tqdm(total=seconds, unit="s", delay=2, leave=False, disable=None)
+    in_worker = multiprocessing.parent_process() is not None
+    bar = tqdm(total=seconds, unit="s", delay=2, leave=False, disable=in_worker or None)
     for block in reader.blocks(int(BLOCK_SECONDS * sr)):
         heard = audio.without_glitches(block, axis=0)  # or the resampler spreads them
         out = outward(stream.process(inward(heard)))
