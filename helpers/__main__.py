@@ -130,6 +130,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
+    sub = command("page", page, "Denoise in the browser: serve the page of web/ on this machine.")
+    sub.add_argument("--port", type=port, default=0, help="(default: any that is free)")
+
     sub = command("download", download, "Fetch LibriSpeech subsets or UrbanSound8K into data/.")
     sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, ..., UrbanSound8K")
     return top
@@ -151,6 +154,7 @@ share = number(float, lambda x: 0 <= x <= 1, "a share from 0 to 1")
 snr = number(float, lambda x: -100 <= x <= 100, "dB from -100 to 100")
 natural = number(int, lambda x: x >= 0, "a whole number, 0 or more")
 positive = number(int, lambda x: x >= 1, "a whole number, 1 or more")
+port = number(int, lambda x: 0 <= x <= 65_535, "a port from 0 to 65535")
 
 
 def add_in_out(sub: argparse.ArgumentParser, pipe: str = "") -> None:
@@ -330,6 +334,13 @@ def score(args) -> int:
     print(tables.table_text(rows))
     tables.save_or_keep(rows, args.out)
     print(f"\n{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def page(args) -> int:
+    from helpers.tool.page import serve
+
+    serve(args.port)
     return 0
 
 
