@@ -656,7 +656,9 @@ const now = () => globalThis.performance ? performance.now() : Date.now(); // ms
 /** What the processor does at any rate of the context: to 16 kHz, through the model, and back. */
 class Live {
   constructor({index, buffer, byFrequency}, rate) {
-    this.stream = new Stream(index, readLayers(index, buffer), byFrequency);
+    const layers = readLayers(index, buffer), warm = new Stream(index, layers, byFrequency);
+    for (let i = 0; i < 100; i++) warm.push(new Float32Array(QUANTUM).fill(i % 2)); // so it is compiled
+    this.stream = new Stream(index, layers, byFrequency);
     this.heard = new Queue();
     this.outs = [new Queue(), new Queue()]; // before and after, at the context's rate
     if (rate !== SAMPLE_RATE) {

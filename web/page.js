@@ -8,7 +8,7 @@
 const LONGEST_CLIP = 1800, LONGEST_RECORDING = 600; // s
 const WIN = 512, HOP = 256; // samples, of the pictures
 const RANGE_DB = 70; // from black to white
-const LIVE_TOP_DB = -25; // white while live, re full scale
+const LIVE_TOP_DB = -15; // white while live, re full scale
 const MAGMA = ('000004 0a0822 1d1147 36106b 51127c 6a1c81 832681 9c2e7f b73779 d0416f e75263 f56b5c ' +
   'fc8961 fea772 fec488 fde2a3 fcfdbf').split(' ').map(hex => [0, 2, 4].map(
   i => parseInt(hex.slice(i, i + 2), 16)));
@@ -270,7 +270,7 @@ let context = null, gains = null, playing = null; // playing: {sources, from: s,
 /** The context at `rate` with two gains, before and after, into one for both. */
 function newContext(rate) {
   context?.close();
-  context = new AudioContext(rate ? {sampleRate: rate, latencyHint: 'interactive'} : {});
+  context = new AudioContext({sampleRate: rate, latencyHint: 'interactive'});
   const [before, after, both] = [0, 1, 2].map(() => context.createGain());
   before.connect(both);
   after.connect(both);
@@ -364,7 +364,6 @@ async function startMicrophone() {
     connectSource();
     await context.audioWorklet.addModule(engine);
     await connectModel();
-    context.resume();
     showLive();
   } catch (error) {
     microphone?.stream.getTracks().forEach(track => track.stop());
@@ -388,23 +387,34 @@ function connectSource() {
   }
 }
 
-/** Put the chosen model between the microphone and the gains. */
+/** Put the chosen model between the microphone and the gains, while the sound stands still. */
 async function connectModel() {
   const {method, byFrequency} = settings(), mine = microphone;
   const model = await loadModel(method);
+  await context.suspend();
   const node = new AudioWorkletNode(context, 'denoiser', {
     numberOfOutputs: 2, outputChannelCount: [1, 1], channelCount: 1, channelCountMode: 'explicit',
     processorOptions: {...model, byFrequency},
   });
   node.onprocessorerror = () => say('The engine stopped; start the microphone again.');
-  mine.ended = new Promise(done => {
-    node.port.onmessage = ({data}) => hear(mine, data) && done();
+  const ready = new Promise(done => {
+    mine.ended = new Promise(ended => {
+      node.port.onmessage = ({data}) => data.latency ? done(mine.latency = data.latency)
+        : hear(mine, data) && ended();
+    });
+    setTimeout(done, 2000); // a browser may tell nothing before the sound goes on
   });
   mine.node = node;
   mine.source.connect(node);
   node.connect(gains.before, 0);
   node.connect(gains.after, 1);
+  await ready;
+  mine.earlier = underrunsOf(context) - (mine.underruns || 0);
+  await context.resume();
 }
+
+/** Times that the sound ran dry, NaN where the browser does not tell. */
+const underrunsOf = ({playbackStats}) => playbackStats?.underrunEvents ?? NaN;
 
 let turn = Promise.resolve();
 
@@ -424,11 +434,7 @@ async function disconnectModel() {
 }
 
 /** What the processor tells: sound before and after, and how it fares. Gives whether it ended. */
-function hear(mine, {latency, before, after, ended, quanta, ms, late, missing}) {
-  if (latency) {
-    mine.latency = latency;
-    return false;
-  }
+function hear(mine, {before, after, ended, quanta, ms, late, missing}) {
   mine.before.push(before);
   mine.after.push(after);
   mine.samples += before.length;
@@ -455,14 +461,17 @@ function showLive() {
 }
 
 /** The running numbers: seconds, latency, work, and whether any sound was lost. */
-function showNumbers({samples, latency, quanta, ms, late, missing}) {
+function showNumbers(mine) {
+  const {samples, latency, quanta, ms, late, missing} = mine, model = 1000 * latency;
+  const underruns = mine.underruns = underrunsOf(context) - mine.earlier;
   const browser = 1000 * (context.baseLatency + (context.outputLatency || 0));
-  const model = 1000 * latency, each = 1000 * QUANTUM / context.sampleRate;
+  const each = 1000 * QUANTUM / context.sampleRate;
+  const lost = Number.isNaN(underruns) ? late : underruns;
   $('numbers').textContent = `${(samples / SAMPLE_RATE).toFixed(0)} s · to the ear ` +
-    `${(model + browser).toFixed(0)} ms: model ${model.toFixed(0)}, browser ${browser.toFixed(0)} · ` +
+    `${(model + browser).toFixed(0)} ms, ${model.toFixed(0)} of them in the model · ` +
     `${(ms / quanta).toFixed(1)} ms of work for ${each.toFixed(1)} ms of sound · ` +
-    `${late} late, ${missing} samples missing`;
-  $('numbers').dataset.numbers = JSON.stringify({samples, latency, quanta, ms, late, missing});
+    (lost === 1 ? '1 dropout' : `${lost} dropouts`);
+  $('numbers').dataset.numbers = JSON.stringify({samples, latency, quanta, ms, late, missing, underruns});
 }
 
 /** Stop; what was recorded becomes a clip. */

@@ -12,12 +12,8 @@ from helpers import models
 from helpers.store import ROOT
 
 HOST = "127.0.0.1"
-SHOWN = (
-    "web/",
-    "data/models/web/",
-    "data/sample/sample-clean/",
-)  # of the project; nothing else is served
-
+# of the project; nothing else is served
+SHOWN = ("web/", "data/models/web/", "data/sample/sample-clean/")
 TYPES = {  # not those of the machine: a browser refuses scripts of another type
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
