@@ -97,7 +97,8 @@ def evaluate(args) -> None:
     from helpers.evaluation import tables
 
     out = args.out or OUTPUT / ("peers" if args.peers else "test")
-    tables.save_or_keep(evaluate_all(*corpus_and_noise(out), args.peers), out)
+    path = out.with_suffix(".csv")
+    tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
 
 

@@ -1,12 +1,13 @@
-"""The test protocol: every condition and every system, in parts that are kept until all are done.
+"""The test protocol: every condition and every system, in a file that grows part by part.
 
-A part is one system on one condition (`kept`), so a run that was stopped goes on, and after a
+A part is one system on one condition (`kept_rows`), so a run that was stopped goes on, and after a
 training only the trained model is scored again. Read in `05_evaluation`.
 """
 
 import dataclasses
 import datetime
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from experiments import peers
-from experiments.kept import facts_of_clips, facts_of_noisy, is_kept, kept
+from experiments.kept import facts_of_clips, facts_of_noisy, kept_rows, parts_of
 from helpers import audio, models, store
 from helpers.data import conditions, corpus, noise
 from helpers.data.conditions import Condition
@@ -26,7 +27,6 @@ from helpers.quick import size
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
-PART = "evaluation/part"  # the name of what is kept
 ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every condition
 
 
@@ -46,7 +46,9 @@ class Entry:
 def course_entries() -> dict[str, Entry]:
     """The course's own systems: floor, classical rules, trained models, oracles."""
     names = [name for name, row in systems.TABLE.items() if row.kind != "peer"]
-    return {name: trained(name) if name in models.METHODS else simple(name) for name in names}
+    entries = {name: trained(name) if name in models.METHODS else None for name in names}
+    entries[systems.DEFAULT] = trained("spectrogram", by_frequency=True)
+    return {name: entry or simple(name) for name, entry in entries.items()}
 
 
 def simple(name: str) -> Entry:
@@ -55,12 +57,14 @@ def simple(name: str) -> Entry:
     return Entry(system, store.code(getattr(system, "function", system)))
 
 
-def trained(method: str, folder: Path | None = None) -> Entry:
+def trained(method: str, folder: Path | None = None, by_frequency: bool = False) -> Entry:
     """A trained model, the shipped one by default. Raises models.WeightsError."""
+    from helpers.denoise.account import Account
     from helpers.denoise.stream import Denoiser
 
-    system = systems.neural(method, folder)  # which looks at the weights first
-    code = store.code(Denoiser, models.module(method).build, told=(models.load,))  # by the SHA-256
+    system = systems.neural(method, folder, by_frequency)  # which looks at the weights first
+    told = (models.load, Account)  # the weights' SHA-256 tells the first; the second hears only
+    code = store.code(Denoiser, models.module(method).build, told=told)
     megabytes = models.weights_path(method, folder).stat().st_size / 1e6
     return Entry(system, code, models.weights_sha256(method, folder), megabytes)
 
@@ -80,10 +84,11 @@ def code_of_peer(name: str) -> str:
 
 
 def evaluate_all(
-    table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
+    path: Path, table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
 ) -> pd.DataFrame:
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
+    The CSV `path` grows part by part and is put in the order of tables at the end.
     `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
     `with_peers`: the peers, instead of the course's systems. Systems of the kinds ON_ALL are
     scored on all conditions, others on `conditions.FOR_ALL` only. The rows are those of
@@ -96,46 +101,70 @@ def evaluate_all(
     every = conditions.FOR_ALL if with_peers else conditions.CONDITIONS
     inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
     entries = peer_entries() if with_peers else course_entries()
-    parts = []
-    for condition in tqdm(inputs, "conditions", disable=None):
-        wanted = {
+    wanted = {
+        condition: {
             name: entry
             for name, entry in entries.items()
             if condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
         }
-        parts += score_parts(utterances, condition, wanted, files)
-    rows = pd.concat(parts, ignore_index=True)
-    about = pd.DataFrame.from_dict(
-        {name: (entry.version, entry.megabytes) for name, entry in entries.items()},
-        orient="index",
-        columns=["version", "megabytes"],
-    )
-    return rows.join(about, on="system")
+        for condition in inputs
+    }
+    for condition in tqdm(inputs, "conditions", disable=None):
+        score_parts(path, utterances, condition, wanted[condition], files)
+    rows = tables.load_rows(path)
+    told = rows[[*conditions.COLUMNS, "system"]].fillna({"level_db": 0}).apply(tuple, axis=1)
+    order = [
+        (*(condition.row | {"level_db": condition.level_db or 0}).values(), name)
+        for condition, those in wanted.items()
+        for name in those
+    ]
+    rows = rows[told.isin(order)]  # what the protocol no longer asks for goes
+    return rows.iloc[told[rows.index].map(order.index).argsort(kind="stable")]
 
 
-def score_parts(utterances, condition: Condition, entries: dict[str, Entry], files) -> list:
-    """The rows of each system on one condition; those whose part is kept are not run again."""
-    opinions, seed = condition in WITH_OPINIONS, conditions.SEED
+def facts(utterances, condition: Condition, name: str, entry: Entry, files) -> dict:
+    """What decides the rows of a system on a condition: clips, noise, metrics, system."""
     told = (audio.read, conditions.make_noisy)  # told by the other facts
-    shared = {
+    opinions = condition in WITH_OPINIONS
+    return {
         "clips": facts_of_clips(utterances),
-        "noisy": facts_of_noisy(condition, seed, files),
+        "noisy": facts_of_noisy(condition, conditions.SEED, files),
         "metrics": [opinions, store.code(scoring.clips, metrics.score, told=told)],
+        "system": [name, entry.version, entry.code],
     }
-    facts = {
-        name: shared | {"system": [name, entry.version, entry.code]}
-        for name, entry in entries.items()
+
+
+def score_parts(
+    path: Path, utterances, condition: Condition, entries: Mapping[str, Entry], files
+) -> None:
+    """Add the rows of each system on one condition to a CSV; parts that it has are not run again.
+
+    Systems that are missing run together, so that the clips are made once.
+    """
+    those = {name: facts(utterances, condition, name, one, files) for name, one in entries.items()}
+    there = parts_of(path)
+    missing = {
+        name: entry.system for name, entry in entries.items() if store.key(those[name]) not in there
     }
-    missing = {name: entries[name].system for name in facts if not is_kept(PART, facts[name])}
 
     @functools.cache
     def fresh() -> pd.DataFrame:
-        return scoring.evaluate(utterances, [condition], missing, seed, files, opinions=opinions)
+        return scoring.evaluate(
+            utterances,
+            [condition],
+            missing,
+            conditions.SEED,
+            files,
+            opinions=condition in WITH_OPINIONS,
+        )
 
-    def make(name: str) -> pd.DataFrame:
-        return fresh()[fresh().system == name]
+    for name in missing:
 
-    return [kept(PART, facts[name], functools.partial(make, name)) for name in entries]
+        def make(name=name):
+            about = {"version": entries[name].version, "megabytes": entries[name].megabytes}
+            return fresh()[fresh().system == name].assign(**about)
+
+        kept_rows(path, {"system": name} | condition.row, those[name], make)
 
 
 def speeds(path: Path, table: pd.DataFrame, with_peers: bool = False) -> pd.DataFrame:

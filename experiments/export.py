@@ -1,23 +1,19 @@
 """The trained models as files that run without Keras, beside their weights.
 
-`python -m experiments export` writes them; `helpers.models.export` says what is in them.
+`python -m experiments export` writes them, and their SHA-256 into the cards;
+`helpers.models.export` says what is in them.
 """
 
 from pathlib import Path
 
-from helpers import models, store
+from helpers import models
 from helpers.models import export
 
 
 def export_all(folder: Path | None = None) -> list[Path]:
-    """Write the exports of both shipped methods, or of those in a folder; gives their paths."""
-    written = []
-    for method in models.METHODS:
-        digest = models.weights_sha256(method, folder)
-        binary, index = export.web_weights(models.load(method, folder), digest)
-        place = models.weights_path(method, folder).parent / "web"
-        for name, content in ((f"{method}.bin", binary), (f"{method}.json", index.encode())):
-            with store.atomic_path(place / name, overwrite=True) as temporary:
-                temporary.write_bytes(content)
-            written.append(place / name)
-    return written
+    """Export what a folder holds of the methods, both shipped ones by default; gives the paths.
+
+    Raises models.WeightsError where there are no weights.
+    """
+    found = [one for one in models.METHODS if models.weights_path(one, folder).exists()]
+    return [path for method in found or models.METHODS for path in export.write(method, folder)]

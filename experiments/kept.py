@@ -13,7 +13,7 @@ import joblib
 import pandas as pd
 
 from helpers import audio, store
-from helpers.data import conditions, noise
+from helpers.data import conditions, noise, scenes
 from helpers.data.conditions import Condition
 from helpers.evaluation import tables, word_errors
 
@@ -54,6 +54,11 @@ def kept_rows(path: Path, which: dict, facts, make: Callable[[], pd.DataFrame]) 
     return rows
 
 
+def parts_of(path: Path) -> set[str]:
+    """The keys of the parts that a table of results has."""
+    return set(_read(path).part.dropna())
+
+
 def _read(path: Path) -> pd.DataFrame:
     return word_errors.read_heard(path) if path.exists() else pd.DataFrame({"part": []})
 
@@ -84,9 +89,12 @@ def facts_of_noisy(condition: Condition, seed: int, files=()) -> list:
     Other kinds of noise do not count. What a file holds is told by its size, not by `audio.read`.
     """
     facts = [list(condition.row.items()), seed]
-    if condition.kind == "recorded":
+    kind, scene = scenes.split_kind(condition.kind)
+    if kind == "recorded":
         facts += [store.sizes(files), store.code(noise.recorded, told=(audio.read,))]
-    elif condition.kind != "none":
-        facts.append(store.code(noise.KINDS[condition.kind]))
+    elif kind != "none":
+        facts.append(store.code(noise.KINDS[kind]))
+    if scene:
+        facts.append(store.code(scenes.SCENES[scene]))
     without = (noise.make, noise.recorded)  # which lead to every kind; the one that counts is above
     return [*facts, store.code(conditions.make_noisy, told=without)]

@@ -21,6 +21,7 @@ from experiments.kept import facts_of_clips, facts_of_noisy, kept_rows
 from helpers import audio, store
 from helpers.data import conditions, noise
 from helpers.data.conditions import Condition
+from helpers.denoise.systems import DEFAULT
 from helpers.evaluation import asr, word_errors
 from helpers.evaluation.word_errors import (
     CHOSEN_MIX,
@@ -71,8 +72,14 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("recorded", 0, 8_000, 0.0),
     Condition("none"),
 )
+RECORDINGS = (
+    Condition("white + room tone", snr_db=0.0),
+    Condition("white + hum", snr_db=0.0),
+    Condition("pink", 2_000, 8_000, 0.0),
+)
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
-MAIN = ("noisy", "low-pass", METHOD)
+MAIN = ("noisy", "low-pass", METHOD, DEFAULT)
+WITH_BACKGROUND = ("noisy", "low-pass", DEFAULT)  # heard on recordings with more than noise
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
 PEERS = ("GTCRN",)
 
@@ -94,11 +101,10 @@ class Part:
     def facts(self, utterances: pd.DataFrame, files) -> dict:
         """What decides its rows: recogniser, system, clips, noise."""
         hearing = (asr.RECOGNISERS[self.recogniser], word_errors.hear)
-        told = (audio.read, conditions.make_noisy, word_errors.change_of)
-        gate = store.code(word_errors.change_of) if self.system in word_errors.GATED else ""
+        told = (audio.read, conditions.make_noisy)
         return {
             "recogniser": [self.recogniser, version(asr.PACKAGES[self.recogniser])],
-            "hearing": [store.code(*hearing, told=told), gate],
+            "hearing": store.code(*hearing, told=told),
             "said": list(utterances.text),
             "system": [self.system, self.entry.version, self.entry.code],
             "clips": facts_of_clips(utterances),
@@ -191,9 +197,9 @@ def hear_test(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear_all`, on CONDITIONS.
 
-    MAIN, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the ORACLE, then OTHERS. `with_peers`:
-    PEERS instead, whose environment must be the one that runs. `specialist`: the model of this
-    folder instead, on TO_ORACLE. `names`: of the recognisers.
+    MAIN, WITH_BACKGROUND on RECORDINGS, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
+    ORACLE, then OTHERS. `with_peers`: PEERS instead, whose environment must be the one that runs.
+    `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the recognisers.
     Raises models.WeightsError where that folder holds no weights.
     """
     utterances = choose(table, ("test", "other"), UTTERANCES)
@@ -216,5 +222,11 @@ def hear_test(
         )
         if name in names
     ]
-    parts = [*every(MAIN), *mixes, *every((ORACLE,), TO_ORACLE), *every(OTHERS)]
+    parts = [
+        *every(MAIN),
+        *every(WITH_BACKGROUND, RECORDINGS),
+        *mixes,
+        *every((ORACLE,), TO_ORACLE),
+        *every(OTHERS),
+    ]
     return hear_all(path, utterances, parts, files)

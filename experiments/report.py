@@ -11,6 +11,7 @@ from helpers import models
 from helpers.data import conditions
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
+from helpers.denoise.systems import DEFAULT
 from helpers.evaluation import tables, word_errors
 from helpers.store import RESULTS, ROOT, atomic_path
 
@@ -132,20 +133,18 @@ def clean_input(rows: pd.DataFrame) -> str:
 
 def word_error_table(rows: pd.DataFrame, name: str) -> str:
     """Word error rates of a recogniser on each input, and what the default changes, in points."""
-    rows = word_errors.with_default(rows[rows.recogniser == name])
+    rows = rows[rows.recogniser == name]
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
-    wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", "default"]]
+    wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", DEFAULT]]
     texts = wide.map("{:.0f} %".format)
     changes = {
-        other: word_errors.change_of_errors(rows, "default", other, ["input"]).set_index("input")
+        other: word_errors.change_of_errors(rows, DEFAULT, other, ["input"]).set_index("input")
         for other in ("noisy", "low-pass")
     }
     for other, change in changes.items():
         text = tables.interval_column(change, "difference", "{:+.1f}")
         told = (change.low > 0) | (change.high < 0)
         texts[f"default minus {other}"] = text.where(told, EQUAL + " " + text)
-    left = (changes["noisy"][["difference", "low", "high"]] == 0).all(axis=1)
-    texts.loc[left, "default"] += ", left alone"
     return markdown(texts, "input")
 
 

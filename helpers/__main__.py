@@ -6,7 +6,6 @@ Modules that need TensorFlow are imported only by the commands that need it.
 import argparse
 import contextlib
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -44,25 +43,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", type=Path, help="folder of weights (default: data/models)")
     sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
     sub.add_argument(
-        "--gate",
-        type=float,
-        metavar="DB",
-        help="leave a file alone if its SNR above 2 kHz, as estimated, is higher (default: 15; "
-        "inf: never)",
-    )
-    sub.add_argument(
-        "--low-share",
-        type=share,
-        metavar="SHARE",
-        help="leave a file alone if more than this share of what the model takes away lies below "
-        "2 kHz (0-1, default: 0.01; 1: never)",
-    )
-    sub.add_argument(
-        "--by-frequency",
+        "--whole-band",
         action="store_true",
-        help="leave no file alone as a whole, but each frequency where noise is faint, and all "
-        "below 1.5 kHz: for recordings with hum, rumble or room tone",
+        help="let the model remove whatever it takes for noise, low noise too; by default noise is "
+        "reduced at the frequencies where it is, above 1.5 kHz, and the rest passes as it came",
     )
+    sub.add_argument("--gate", help=argparse.SUPPRESS)  # of earlier versions
+    sub.add_argument("--low-share", help=argparse.SUPPRESS)
+    sub.add_argument("--by-frequency", action="store_true", help=argparse.SUPPRESS)
 
     sub = command(
         "add-noise", add_noise, "Write a noisy copy of a file or folder, with a manifest."
@@ -189,15 +177,10 @@ def denoise(args) -> int:
 
     with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
         pairs = files.plan_outputs(source, target)  # before TensorFlow's seconds
-        from helpers.denoise.gate import GATE_DB, LOW_SHARE
         from helpers.denoise.stream import Denoiser
 
-        gate_db, low_share = (math.inf, 1.0) if args.by_frequency else (GATE_DB, LOW_SHARE)
-        gate_db = gate_db if args.gate is None else args.gate
-        low_share = low_share if args.low_share is None else args.low_share
-        denoiser = Denoiser(
-            METHODS[args.method], args.weights, args.mix, gate_db, low_share, args.by_frequency
-        )
+        tell_of_old_options(args)
+        denoiser = Denoiser(METHODS[args.method], args.weights, args.mix, not args.whole_band)
         start = time.perf_counter()
 
         def work(file, output):
@@ -211,8 +194,20 @@ def denoise(args) -> int:
             return complain(report)
 
 
+def tell_of_old_options(args) -> None:
+    """Say once that an option of earlier versions does nothing any more."""
+    if args.gate is not None or args.low_share is not None or args.by_frequency:
+        print(
+            "note: --gate, --low-share and --by-frequency are no longer needed: each frequency is "
+            "judged for itself (--whole-band leaves the model to itself)",
+            file=sys.stderr,
+        )
+
+
 def tell(report: dict, denoiser, seconds: float) -> None:
-    """Print what was done, in how many seconds, and what was not."""
+    """Print what was done to each file, and in how many seconds."""
+    for file, _, result in report["done"]:
+        print(f"{file}: {result['words']}")
     results = [result for *_, result in report["done"]]
     if results:
         print(
@@ -220,18 +215,7 @@ def tell(report: dict, denoiser, seconds: float) -> None:
             f"in {seconds:.1f} s with the {denoiser.method} method"
         )
     tell_there(report)
-    left = [result["left"] for result in results]
-    if n := left.count("clean"):
-        print(
-            f"note: {n} left as they are, their SNR above 2 kHz being over "
-            f"{denoiser.gate_db:g} dB (--gate inf denoises them all the same)"
-        )
-    if n := left.count("whole band"):
-        print(
-            f"note: {n} left as they are, their noise reaching below 2 kHz, where denoising may "
-            "harm speech recognition (--low-share 1 denoises all the same)"
-        )
-    if any(result["sr"] > 16_000 and not result["left"] for result in results):
+    if any(result["sr"] > 16_000 and "reduced" in result["words"] for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):
         print(f"note: {clipped} samples beyond full scale were clipped")

@@ -7,7 +7,6 @@ Taught in `01_dataset` (files, STFT) and `03_waveform_autoencoder` (frames, over
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
 import soxr
 
 from helpers.reading import ENDINGS as ENDINGS
@@ -139,7 +138,7 @@ def band_limit(samples: np.ndarray, sr: float, low: float, high: float) -> np.nd
 
 def hann(length: int) -> np.ndarray:
     """Periodic Hann window, float64 `(length,)`: its copies half a length apart sum to one."""
-    return scipy.signal.get_window("hann", length, fftbins=True)
+    return 0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, length + 1)[:-1])
 
 
 def root_hann(length: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """TensorFlow and Keras, imported without what TensorFlow's C++ parts print about missing GPUs.
 
-Every module and notebook that needs them imports them from here. Those lines are written before
+Every module and notebook that needs them imports them from here: `tf`, `keras`, `layers`, `ops`.
+They start when the first of these is asked for. Those lines are written before
 TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
 shows. With KERAS_BACKEND=torch in the environment Keras runs on PyTorch and `tf` is None: enough
 for `helpers.models.training` on a GPU for which there is PyTorch but no TensorFlow, no more. What
@@ -17,7 +18,8 @@ class BackendError(RuntimeError):
 
 
 @contextlib.contextmanager
-def _no_stderr():
+def no_stderr():
+    """A block in which what C++ code says on standard error is not heard."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         keep = os.dup(2)
@@ -34,23 +36,31 @@ def _no_stderr():
         os.close(nowhere)
 
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever a keras.json of the user says
-try:
-    with _no_stderr():
-        tf = None
-        if os.environ["KERAS_BACKEND"] == "tensorflow":
-            import tensorflow as tf
+def _start() -> dict:
+    """Import all; what is imported, by its name."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever a keras.json of the user says
+    try:
+        with no_stderr():
+            tf = None
+            if os.environ["KERAS_BACKEND"] == "tensorflow":
+                import tensorflow as tf
 
-            tf.constant(0.0)  # the devices are looked for now
-        import keras
-        from keras import layers, ops
-except (ImportError, ValueError) as error:  # ValueError: of Keras, for a name that it does not know
-    raise BackendError(
-        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: not to be had here ({error}); "
-        "unset it, or install that package"
-    ) from error
+                tf.constant(0.0)  # the devices are looked for now
+            import keras
+            from keras import layers, ops
+    except (ImportError, ValueError) as error:  # ValueError: of Keras, for a name it does not know
+        raise BackendError(
+            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: not to be had here ({error}); "
+            "unset it, or install that package"
+        ) from error
+    if tf:
+        tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length
+    return {"tf": tf, "keras": keras, "layers": layers, "ops": ops}
 
-if tf:
-    tf.get_logger().setLevel("ERROR")  # its warnings of retracing: clips differ in length, as meant
-__all__ = ["BackendError", "keras", "layers", "ops", "tf"]
+
+def __getattr__(name: str):
+    if name not in ("tf", "keras", "layers", "ops"):
+        raise AttributeError(name)
+    globals().update(_start())
+    return globals()[name]

@@ -13,6 +13,7 @@ import mmap
 import os
 import re
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +23,6 @@ import soundfile as sf
 
 from helpers.store import FileError
 
-try:
-    import av  # PyAV: requirements-formats.txt
-except ImportError:
-    av = None
-
-FFMPEG_ERRORS = (av.error.FFmpegError,) if av else ()
 FFMPEG = {".m4a", ".m4b", ".aac", ".mp4", ".mov", ".mkv", ".webm", ".wma", ".wv", ".amr", ".3gp"}
 FFMPEG_START = re.compile(  # MP4, Matroska, ASF, WavPack, AMR, AAC; codecs in WAV, Ogg, AIFF, CAF
     rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u|wvpk|#!AMR|\xff[\xf0\xf1\xf8\xf9]|RIFF|OggS|FORM|caff|fLaC",
@@ -529,33 +524,55 @@ PARTS |= {"MP3": mpeg_parts}
 # --- FFmpeg -------------------------------------------------------------------------------------
 
 
+def __getattr__(name: str):
+    """`av`, PyAV of requirements-formats.txt, or None; imported when it is first asked for."""
+    if name != "av":
+        raise AttributeError(name)
+    try:
+        import av
+    except ImportError:
+        av = None
+    globals()["av"] = av
+    return av
+
+
+def pyav():
+    """The module `av`, None where it is not installed."""
+    return sys.modules[__name__].av
+
+
+def ffmpeg_errors() -> tuple:
+    """What PyAV raises."""
+    return (pyav().error.FFmpegError,) if pyav() else ()
+
+
 def open_with_ffmpeg(path: Path, reason: str) -> Reader:
     """A reader of what libsndfile does not know, by PyAV. Raises AudioError, with libsndfile's
     reason, where PyAV is missing or does not know it either.
     """
     with open(path, "rb") as file:
         known = path.suffix.lower() in FFMPEG or FFMPEG_START.match(file.read(12))
-    if av is None and known:
+    if pyav() is None and known:
         raise AudioError(
             f"{path}: not readable without PyAV ({reason}); {INSTALL}, or convert it to WAV or FLAC"
         )
     try:
-        if reader := ffmpeg_reader(path) if av else None:
+        if reader := ffmpeg_reader(path) if pyav() else None:
             return reader
         if known:
             raise AudioError(f"{path}: holds no sound; leave it out")
-    except FFMPEG_ERRORS as error:
+    except ffmpeg_errors() as error:
         reason = error.strerror if known else reason
     raise AudioError(f"{path}: not readable as audio ({reason}); convert it to WAV or FLAC first")
 
 
 def open_ffmpeg(path: Path):
     """PyAV's view of a file; titles that are not UTF-8 do no harm."""
-    return av.open(str(path), metadata_errors="replace")
+    return pyav().open(str(path), metadata_errors="replace")
 
 
 def ffmpeg_reader(path: Path) -> Reader | None:
-    """A reader by PyAV, None for a file without sound. Raises one of FFMPEG_ERRORS."""
+    """A reader by PyAV, None for a file without sound. Raises one of `ffmpeg_errors`."""
     with open_ffmpeg(path) as container:
         tracks = container.streams.audio
         first = next(container.decode(tracks[0]), None) if tracks else None
@@ -579,7 +596,7 @@ def promised_seconds(container) -> float:
     if any(kind in name for kind in ("mov", "asf", "wv")) and stream.duration:
         return float(stream.duration * stream.time_base)
     if "matroska" in name and len(container.streams) == 1 and container.duration:
-        return container.duration / av.time_base
+        return container.duration / pyav().time_base
     return 0.0
 
 
@@ -594,7 +611,7 @@ def ffmpeg_blocks(reader: Reader, seconds: float, block_length: int) -> Iterator
                 joined = np.concatenate(waiting)
                 yield joined[:block_length]
                 waiting, done = [joined[block_length:]], done + block_length
-    except FFMPEG_ERRORS as error:
+    except ffmpeg_errors() as error:
         raise AudioError(
             f"{path}: damaged after {done / sr:.1f} s ({error.strerror}); copy it again from its "
             "source"
@@ -612,7 +629,7 @@ def ffmpeg_pieces(reader: Reader) -> Iterator[np.ndarray]:
     """Float32 `(n, channels)`, of the lengths that the codec gives."""
     kind = (reader.samplerate, reader.channels)
     with open_ffmpeg(reader.path) as container:
-        convert = av.AudioResampler(format="fltp")
+        convert = pyav().AudioResampler(format="fltp")
         done = 0
         for frame in container.decode(container.streams.audio[0]):
             now = (frame.sample_rate, frame.layout.nb_channels)

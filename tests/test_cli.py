@@ -83,18 +83,17 @@ def test_denoise_one_file(tmp_path, tree, weights, method, capsys):
     assert main(["denoise", str(tree / "a.wav"), str(target), *options]) == 0
     name = {"a": "waveform", "s": "spectrogram"}.get(method, method)
     out = capsys.readouterr().out
-    assert out.startswith("1 done, 3.0 s of audio in")
+    assert "\n1 done, 3.0 s of audio in" in out
     assert name in out
     np.testing.assert_allclose(sf.read(target)[0], sf.read(tree / "a.wav")[0], atol=1e-4)
 
 
 def test_denoise_folder_goes_on_after_a_bad_file(tmp_path, tree, weights, capsys):
     target = tmp_path / "out"
-    options = ["--weights", str(weights), "--gate", "inf", "--low-share", "1"]
+    options = ["--weights", str(weights), "--whole-band"]
     assert main(["denoise", str(tree), str(target), *options]) == 1
     assert outputs(target) == ["a.flac", "deep/b.flac"]
     captured = capsys.readouterr()
-    assert "note: what the input held above 8 kHz is gone" in captured.out
     errors = captured.err.strip().splitlines()
     assert errors[-2].startswith(f"error: {tree / 'bad.wav'}: not readable as audio")
     assert errors[-1] == "1 failed, 2 done"
@@ -126,29 +125,48 @@ def test_a_wrong_header_is_noted_in_one_line_once(tmp_path, weights, command, ca
     assert sf.info(tmp_path / "out.flac").frames == 32_000
 
 
-def test_denoise_leaves_clean_files_alone_and_says_so(tmp_path, tree, weights, capsys):
-    call = ["denoise", str(tree / "a.wav"), "--weights", str(weights)]
-    assert main([*call, str(tmp_path / "left.flac")]) == 0  # these weights remove nothing
-    note = "note: 1 left as they are, their SNR above 2 kHz being over 15 dB (--gate inf denoises"
-    assert note in capsys.readouterr().out
-    assert main([*call, str(tmp_path / "waveform.flac"), "--method", "waveform"]) == 0
-    assert note in capsys.readouterr().out
-    always = ["--gate", "inf", "--low-share", "1"]
-    assert main([*call, str(tmp_path / "out.flac"), *always, "--mix", "0.5"]) == 0
-    assert "left as they are" not in capsys.readouterr().out
-    low = ["--gate", "inf", "--low-share", "0"]
-    assert main([*call, str(tmp_path / "low.flac"), *low]) == 0
-    note = "note: 1 left as they are, their noise reaching below 2 kHz, where denoising may"
-    assert note in capsys.readouterr().out
-    for option in ("--mix", "--low-share"):
-        with pytest.raises(SystemExit) as caught:
-            main([*call, str(tmp_path / "o.flac"), option, "2"])
-        assert caught.value.code == 2
-        assert f"{option}: 2: choose a share from 0 to 1" in capsys.readouterr().err
+def test_denoise_says_what_was_done_to_each_file(tmp_path, tree, weights, capsys):
+    call = ["denoise", str(tree / "a.wav"), "--weights", str(weights)]  # these remove nothing
+    words = f"{tree / 'a.wav'}: no noise found above 1.5 kHz, left as it is\n"
+    for name, options in (("a", []), ("b", ["--method", "waveform"]), ("c", ["--whole-band"])):
+        assert main([*call, str(tmp_path / f"{name}.flac"), *options]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith(words)
+        assert captured.err == ""
+    with pytest.raises(SystemExit) as caught:
+        main([*call, str(tmp_path / "o.flac"), "--mix", "2"])
+    assert caught.value.code == 2
+    assert "--mix: 2: choose a share from 0 to 1" in capsys.readouterr().err
     assert not (tmp_path / "o.flac").exists()
 
 
-@pytest.mark.parametrize("gate", [[], ["--gate", "inf", "--low-share", "1"]], ids=["on", "off"])
+@pytest.mark.parametrize("old", [["--gate", "inf"], ["--low-share", "1"], ["--by-frequency"]])
+def test_options_of_earlier_versions_are_taken_with_a_note(tmp_path, tree, weights, old, capsys):
+    call = ["denoise", str(tree / "a.wav"), str(tmp_path / "a.flac"), "--weights", str(weights)]
+    assert main([*call, *old]) == 0
+    note = "note: --gate, --low-share and --by-frequency are no longer needed: each frequency is"
+    assert capsys.readouterr().err.startswith(note)
+
+
+def test_real_noise_over_hum_is_reduced_and_the_hum_stays(tmp_path, speech, capsys):
+    t = np.arange(len(speech)) / audio.SAMPLE_RATE
+    hiss = np.random.default_rng(0).standard_normal(len(speech))
+    hiss = audio.band_limit(hiss, audio.SAMPLE_RATE, 4_000, 8_000)
+    loud = np.std(speech)
+    hum = loud * np.sin(2 * np.pi * 50 * t)
+    audio.write(tmp_path / "a.wav", np.float32(speech + loud * hiss / np.std(hiss) + hum))
+    assert main(["denoise", str(tmp_path / "a.wav"), str(tmp_path / "b.flac")]) == 0
+    assert "noise above 4.0 kHz reduced; hum at 50 Hz left as it is" in capsys.readouterr().out
+    before, after = (audio.read(tmp_path / name) for name in ("a.wav", "b.flac"))
+    low, high = (
+        [np.std(audio.band_limit(x, audio.SAMPLE_RATE, *band)) for x in (before, after)]
+        for band in ((45, 55), (4_500, 7_900))
+    )
+    assert low[1] == pytest.approx(low[0], rel=0.01)
+    assert high[1] < 0.3 * high[0]
+
+
+@pytest.mark.parametrize("gate", [[], ["--whole-band"]], ids=["on", "off"])
 def test_memory_does_not_grow_with_the_file(tmp_path, speech, weights, gate):
     """Two minutes more are 7.7 MB as one float32 array; not even half of that may be added."""
     peaks = []
@@ -274,10 +292,10 @@ def test_run_is_the_main_job(tmp_path, monkeypatch, capsys):
     assert main(["run", "--output", str(tmp_path), "--utterances", "2", "--snr", "0"]) == 0
     assert capsys.readouterr().out.startswith("Corpus: data/sample (the bundled sample")
     rows = pd.read_csv(tmp_path / "table.csv")
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 7
     names = {p.stem.split("_")[-1] for p in tmp_path.glob("*.flac")}
-    assert names == {"clean", "noisy", "waveform", "spectrogram"}
-    assert len(list(tmp_path.glob("*.flac"))) == 8
+    assert names == {"clean", "noisy", "waveform", "spectrogram", "default"}
+    assert len(list(tmp_path.glob("*.flac"))) == 10
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
     assert "| white 4-8 kHz | 0 | low-pass |" in (tmp_path / "table.md").read_text()
     mean = rows.groupby("system").si_sdr.mean()
@@ -294,9 +312,9 @@ def test_score_makes_a_table_of_chosen_conditions(tmp_path, monkeypatch, capsys)
     assert main([*call, "--noise", "pink:2500-7000", "none", "--snr", "0", "5"]) == 0
     rows = tables.load_rows(tmp_path / "rows.csv")
     assert rows.groupby(["kind", "snr_db"]).size().to_dict() == {
-        ("none", 0.0): 6,
-        ("pink", 0.0): 6,
-        ("pink", 5.0): 6,
+        ("none", 0.0): 7,
+        ("pink", 0.0): 7,
+        ("pink", 5.0): 7,
     }
     out = capsys.readouterr().out
     assert out.startswith("Corpus: data/sample (the bundled sample")
@@ -309,7 +327,7 @@ def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weig
     call += ["--out", str(tmp_path / "rows"), "--also"]
     assert main([*call, str(weights)]) == 0
     si_sdr = tables.load_rows(tmp_path / "rows.csv").set_index("system").si_sdr
-    assert len(si_sdr) == 8
+    assert len(si_sdr) == 9
     for method in models.METHODS:  # these weights change nothing
         assert si_sdr[f"{method} of {weights}"] > si_sdr[method]
     assert main([*call, str(tmp_path)]) == 1
@@ -347,7 +365,7 @@ def test_a_table_that_finds_its_place_gone_is_printed_and_kept(tmp_path, monkeyp
     assert "| clean input |" in out
     (kept,) = tmp_path.glob("denoiser-*/rows.csv")
     assert err.endswith(f"; the table lies in {kept} and .md, move it\n")
-    assert len(tables.load_rows(kept)) == 6
+    assert len(tables.load_rows(kept)) == 7
     assert kept.with_suffix(".md").read_text().strip() in out
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import time
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +14,7 @@ from helpers import models, store
 from helpers.data import conditions, corpus, noise
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
-from helpers.evaluation import scoring
+from helpers.evaluation import scoring, tables
 
 SAMPLE = store.ROOT / "data" / "sample"
 
@@ -62,14 +61,13 @@ def test_protocol_holds_what_a_sceptic_asks_for():
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A protocol of three conditions and two clips, with its own cache; lists what is scored."""
+    """A protocol of three conditions and two clips; lists what is scored."""
     chosen = conditions.WHITE, conditions.CLEAN, list(conditions.CONDITIONS.values())[-1]
     monkeypatch.setattr(conditions, "CONDITIONS", conditions.named(*chosen))
     monkeypatch.setattr(evaluate, "WITH_OPINIONS", ())
     monkeypatch.setattr(evaluate, "UTTERANCES", 2)
     table = {name: row for name, row in systems.TABLE.items() if name != "waveform"}
     monkeypatch.setattr(systems, "TABLE", table)
-    monkeypatch.setattr(store, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     (tmp_path / "spectrogram.keras").write_text("weights 1")
     monkeypatch.setattr(systems, "neural", lambda *_: lambda noisy: 0.5 * noisy)
@@ -84,10 +82,10 @@ def small(monkeypatch, tmp_path):
     return scored
 
 
-def test_protocol_goes_on_and_scores_only_what_is_new(small):
-    table = corpus.read_corpus(SAMPLE)
-    rows = evaluate.evaluate_all(table, None)
-    headline, rest = 3 + 4 + 1 + 1 + 2, 3 + 1 + 1
+def test_protocol_goes_on_and_scores_only_what_is_new(small, tmp_path):
+    table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
+    rows = evaluate.evaluate_all(path, table, None)
+    headline, rest = 3 + 4 + 2 + 1 + 2, 3 + 2 + 1
     assert len(small) == 2 * headline + rest
     assert len(rows) == 2 * len(small)
     assert set(rows.split) == {"test"}
@@ -96,22 +94,23 @@ def test_protocol_goes_on_and_scores_only_what_is_new(small):
     assert not rows.duplicated(keys).any()
 
     small.clear()
-    again = evaluate.evaluate_all(table, None)
+    again = evaluate.evaluate_all(path, table, None)
     assert small == []
     pd.testing.assert_frame_equal(again, rows)
 
-    parts = (store.CACHE / evaluate.PART).parent.glob("*.joblib")
-    lost = next(path for path in parts if "oracle IRM" in set(joblib.load(path).system))
-    lost.unlink()
-    same = evaluate.evaluate_all(table, None).drop(columns="cpu")
-    assert [name for _, name in small] == ["oracle IRM"]
-    pd.testing.assert_frame_equal(same, rows.drop(columns="cpu"))
+    tables.save_rows(rows[rows.system != "oracle IRM"], path)  # the last one of the headline
+    same = evaluate.evaluate_all(path, table, None).drop(columns="cpu")
+    assert [name for _, name in small] == ["oracle IRM"] * 2
+    pd.testing.assert_frame_equal(
+        same.reset_index(drop=True), rows.drop(columns="cpu").reset_index(drop=True)
+    )
 
     small.clear()
     models.weights_path("spectrogram").write_text("weights 2, longer")
-    trained_again = evaluate.evaluate_all(table, None)
+    trained_again = evaluate.evaluate_all(path, table, None)
     assert trained_again.megabytes.dropna().unique() == [17e-6]
-    assert small == [(kind, "spectrogram") for kind in ("white", "none", "white")]
+    kinds, ours = ("white", "none", "none + music"), ("spectrogram", systems.DEFAULT)
+    assert small == [(kind, name) for kind in kinds for name in ours]
 
 
 def test_speeds_of_two_environments_fill_one_file(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""`helpers.denoise.gate`: energies block by block, and the two reasons to leave an input alone."""
+"""`helpers.denoise.gate` and `account`: what is removed by frequency, and what is said of it."""
 
 import itertools
 
@@ -6,71 +6,10 @@ import numpy as np
 import pytest
 
 from helpers import audio
-from helpers.denoise.gate import (
-    GATE_DB,
-    LOW_SHARE,
-    WIN_LENGTH,
-    Change,
-    Energy,
-    FrequencyGate,
-)
+from helpers.denoise.account import Account
+from helpers.denoise.gate import WIN_LENGTH, FrequencyGate
 
 SR = 16_000
-
-
-def tone(hz, amplitude):
-    """With fades, since a sudden start has all frequencies."""
-    fade = amplitude * np.hanning(2 * SR)
-    return np.float32(fade * np.sin(2 * np.pi * hz * np.arange(2 * SR) / SR))[:, None]
-
-
-def change_of(noise, block=2 * SR):
-    change, speech = Change(), tone(440, 0.5) + tone(3_000, 0.1)
-    noisy = speech + noise
-    for start in range(0, len(noisy), block):
-        change.add(noisy[start : start + block], speech[start : start + block])
-    return change
-
-
-def test_snr_and_low_share_are_those_of_the_noise():
-    change = change_of(tone(1_000, 0.03) + tone(6_000, 0.04))
-    assert change.snr_db == pytest.approx(20 * np.log10(0.1 / 0.04), abs=0.01)  # above 2 kHz
-    assert change.low_share == pytest.approx(9 / 25, abs=0.01)
-
-
-def test_energy_is_shared_out_by_an_edge():
-    energy = Energy(2)
-    noise = np.random.default_rng(0).standard_normal((SR, 2))
-    energy.add(noise)
-    assert energy.total == pytest.approx(np.sum(noise**2))
-    assert energy.low / energy.total == pytest.approx(2_000 / 8_000, abs=0.01)
-    assert energy.low + energy.high == pytest.approx(energy.total)
-
-
-def test_blocks_do_not_matter():
-    noise = tone(1_500, 0.1) + tone(3_000, 0.1)
-    whole, cut = change_of(noise), change_of(noise, block=777)
-    cut.add(np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32))
-    assert cut.snr_db == pytest.approx(whole.snr_db)
-    assert cut.low_share == pytest.approx(whole.low_share)
-
-
-@pytest.mark.parametrize(
-    ("noise", "reason"),
-    [
-        (tone(6_000, 0.1), ""),
-        (tone(6_000, 0.1) + tone(500, 0.03), "whole band"),
-        (tone(6_000, 0.01) + tone(500, 0.1), "clean"),
-        (0 * tone(500, 1.0), "clean"),
-    ],
-)
-def test_why_an_input_is_left(noise, reason):
-    change = change_of(noise)
-    assert change.why_leave(GATE_DB, LOW_SHARE) == reason
-    assert change.why_leave(np.inf, 1.0) == ""
-
-
-# --- by frequency -------------------------------------------------------------------------------
 
 
 def hiss(low, high, rms):
@@ -146,3 +85,59 @@ def test_blocks_change_nothing_by_frequency(cuts):
     rng = np.random.default_rng(1)
     kept, removed = rng.normal(0, 0.1, (2, 32_000, 2)).astype(np.float32)
     np.testing.assert_allclose(gated(kept, removed, cuts), gated(kept, removed), atol=1e-7)
+
+
+# --- in words -----------------------------------------------------------------------------------
+
+
+def tone(hz, rms):
+    return np.float32(rms * np.sqrt(2) * np.sin(2 * np.pi * hz * np.arange(2 * SR) / SR))[:, None]
+
+
+SPEECH = hiss(100, 7_000, 0.1)
+HISS = hiss(4_000, 8_000, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("removed", "low", "words"),
+    [
+        (HISS, None, "noise above 4.0 kHz reduced"),
+        (hiss(2_500, 5_000, 0.05), None, "noise at 2.5-5.0 kHz reduced"),
+        (tone(2_300, 0.05), None, "noise near 2.3 kHz reduced"),
+        (0 * HISS, None, "no noise found above 1.5 kHz, left as it is"),
+        (1e-3 * HISS, None, "no noise found above 1.5 kHz, left as it is"),
+        (HISS, tone(120, 0.05), "noise above 4.0 kHz reduced; hum at 120 Hz left as it is"),
+        (HISS, tone(50, 0.05), "noise above 4.0 kHz reduced; hum at 50 Hz left as it is"),
+        (
+            HISS,
+            hiss(20, 150, 0.05),
+            "noise above 4.0 kHz reduced; rumble below 200 Hz left as it is",
+        ),
+        (
+            HISS,
+            hiss(20, 1_400, 0.05),
+            "noise above 4.0 kHz reduced; noise below 1.5 kHz left as it is",
+        ),
+        (HISS, 0 * HISS + 0.05, "noise above 4.0 kHz reduced; a constant offset left as it is"),
+    ],
+)
+@pytest.mark.parametrize("block", [160, 64_000])
+def test_what_was_done_is_said(removed, low, words, block):
+    account, low = Account(), 0 * removed if low is None else low
+    noisy, by_model = SPEECH + removed + low, removed + low
+    for start in range(0, len(noisy), block):
+        account.add(*(x[start : start + block] for x in (noisy, by_model, removed)))
+    assert account.words() == words
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "words"),
+    [
+        (0, "no noise found above 1.5 kHz, left as it is"),
+        (4_000, "noise above 4.0 kHz reduced"),
+    ],
+)
+def test_of_a_short_input_something_is_said_too(n_samples, words):
+    account = Account()
+    account.add(*(x[:n_samples] for x in (SPEECH + HISS, HISS, HISS)))
+    assert account.words() == words

@@ -204,12 +204,9 @@ def test_a_part_is_heard_once(stub, tmp_path):
     peaks = [np.abs(audio.read(path)).max() for path in table_of().path]
     heard = [float(text.replace(" ", "")) for text in rows.heard]
     np.testing.assert_allclose(heard, np.array(peaks) / 2, atol=1e-3)
-    np.testing.assert_allclose(rows.estimated_db, 0, atol=1e-3)  # as much kept as removed
-    assert rows.low_share.between(0.01, 1).all()
     other = Part("stub", Condition("none"), "whole", Entry(untouched))
     both = recognise.hear_all(path, table_of(), [other])
     assert len(both) == 6  # rows of other parts stay
-    assert both[both.system == "whole"].estimated_db.isna().all()  # no gate for this one
     assert len(stub) == 6
     new = dataclasses.replace(part, entry=dataclasses.replace(half, version="other weights"))
     rows = recognise.hear_all(path, table_of(), [new, other])
@@ -240,9 +237,10 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
     rows = recognise.hear_test(path, table, None, ["stub"])
     n = len(word_errors.choose(table, ("test", "other"), recognise.UTTERANCES))
-    wanted = 3 * (len(systems) - 1) + 1 + len(recognise.TO_ORACLE)
+    backgrounds = len(recognise.WITH_BACKGROUND) * len(recognise.RECORDINGS)
+    wanted = 3 * (len(systems) - 1) + backgrounds + 1 + len(recognise.TO_ORACLE)
     assert len(rows) == wanted * n
-    assert rows.groupby(["system", "kind", "snr_db"]).ngroups == wanted
+    assert rows.groupby(["system", "kind", "low", "snr_db"]).ngroups == wanted
     assert set(rows.system) == {*systems, "mix 0.5"}
     peers = recognise.hear_test(tmp_path / "peers.csv", table, None, ["stub"], with_peers=True)
     assert set(peers.system) == {"GTCRN"}
@@ -288,28 +286,6 @@ def test_a_limit_leaves_some_of_the_input_and_keeps_what_is_louder():
     np.testing.assert_allclose(left, 0.1 * noisy, atol=1e-5)
     louder = Entry(lambda noisy: 2 * noisy)
     np.testing.assert_allclose(recognise.limited(louder, 20.0).system(noisy), 2 * noisy, atol=1e-5)
-
-
-def test_gate_takes_the_input_where_it_is_clean_or_its_noise_low():
-    rows = pd.DataFrame(
-        {
-            "recogniser": "stub",
-            "input": "white",
-            "utterance": list("abcabc"),
-            "system": ["noisy"] * 3 + ["spectrogram"] * 3,
-            "estimated_db": [np.nan] * 3 + [30.0, 3.0, 3.0],
-            "low_share": [np.nan] * 3 + [0.0, 0.0, 0.3],
-            "errors": [1, 2, 3, 4, 5, 6],
-        }
-    )
-
-    def default(*gate):
-        gated = word_errors.with_default(rows, *gate).set_index(["system", "utterance"]).errors
-        return gated["default"].to_dict()
-
-    assert default() == {"a": 1, "b": 5, "c": 3}
-    assert default(np.inf) == {"a": 4, "b": 5, "c": 3}
-    assert default(25.0, 1.0) == {"a": 1, "b": 5, "c": 6}
 
 
 def test_tables_by_hand():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import audio
-from helpers.data import noise
+from helpers.data import noise, scenes
 
 SEED = 0  # of the noise on the test clips
 
@@ -21,7 +21,8 @@ SEED = 0  # of the noise on the test clips
 class Condition:
     """A kind of noise in a band (Hz) at an SNR (dB), and the speaker's level (dBFS RMS).
 
-    The kind "none" leaves the input clean; without a level the recording keeps its own.
+    The kind "none" leaves the input clean; without a level the recording keeps its own. A kind may
+    name a scene behind it, as "white + hum" (`scenes`).
     """
 
     kind: str = "white"
@@ -41,7 +42,7 @@ class Condition:
         except ValueError as error:
             raise ValueError(f"{text!r}: write KIND or KIND:LOW-HIGH, as pink:2500-7000") from error
         if kind != "none":
-            noise.check_kind(kind)
+            scenes.check_kind(kind)
         if not 0 <= low < high:
             raise ValueError(f"{text!r}: the band must begin below its end, as pink:2500-7000")
         return cls(kind, low, high)
@@ -60,16 +61,19 @@ class Condition:
     @property
     def input(self) -> str:
         """The noise in words, for example `white 4-8 kHz, speech at -50 dBFS`."""
-        if self.kind == "none":
+        kind, scene = scenes.split_kind(self.kind)
+        if kind == "none":
             text = "clean input"
         else:
-            text = f"{self.kind} {self.low / 1000:g}-{self.high / 1000:g} kHz"
+            text = f"{kind} {self.low / 1000:g}-{self.high / 1000:g} kHz"
+        text += f" + {scene}" if scene else ""
         return text if self.level_db is None else f"{text}, speech at {self.level_db:g} dBFS"
 
     @property
     def title(self) -> str:
         """The noise and its SNR, for example `white 4-8 kHz, 10 dB`; clean input has no SNR."""
-        return self.input if self.kind == "none" else f"{self.input}, {self.snr_db:g} dB"
+        is_clean = scenes.split_kind(self.kind)[0] == "none"
+        return self.input if is_clean else f"{self.input}, {self.snr_db:g} dB"
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Condition))  # by which rows are told
@@ -99,6 +103,18 @@ SWEEP = named(  # of white noise, on which every system is scored too
 )
 FOR_ALL = HEADLINE | SWEEP
 SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise but white
+RECORDINGS = named(  # what people's recordings hold beside the noise, and noise from 2 kHz on
+    Condition("white + room tone", snr_db=0.0),
+    Condition("white + hum", snr_db=0.0),
+    Condition("white + rumble", snr_db=0.0),
+    Condition("white + offset", snr_db=5.0),
+    Condition("white + reverberation", snr_db=0.0),
+    Condition("white + telephone", 2_000, 4_000, 5.0),
+    Condition("white", 2_000, 8_000, 0.0),
+    Condition("pink", 2_000, 8_000, 0.0),
+    Condition("beeps", 2_200, 2_400, 0.0),
+    Condition("none + music"),
+)
 CONDITIONS = (  # the shipped models, and what stands below and above them, on all of these
     FOR_ALL
     | named(
@@ -110,6 +126,7 @@ CONDITIONS = (  # the shipped models, and what stands below and above them, on a
         )
     )
     | named(*(Condition("white", snr_db=0.0, level_db=level_db) for level_db in (-20.0, -35.0)))
+    | RECORDINGS
 )
 
 
@@ -130,12 +147,22 @@ def possible(conditions, files) -> list[Condition]:
 
 
 def make_noisy(utterance: str, clean: np.ndarray, condition: Condition, seed: int, files=()):
-    """`(clean, noise, noisy)` of a condition: the same noise for an utterance at every SNR."""
+    """`(clean, noise, noisy)` of a condition: the same noise for an utterance at every SNR.
+
+    `noise` is all that is not speech: the background of a scene too.
+    """
     if condition.level_db is not None:
         clean = audio.set_level(clean, condition.level_db)
     if condition.kind == "none":
         return clean, np.zeros_like(clean), clean
     name = f"{utterance}/{condition.kind}/{condition.low:g}-{condition.high:g}"
     rng, sr = noise.rng_for(name, seed), audio.SAMPLE_RATE
-    added = noise.make(condition.kind, len(clean), sr, rng, condition.low, condition.high, files)
-    return noise.mix(clean, added, condition.snr_db)
+    kind, scene = scenes.split_kind(condition.kind)
+    if not scene:
+        added = noise.make(kind, len(clean), sr, rng, condition.low, condition.high, files)
+        return noise.mix(clean, added, condition.snr_db)
+    clean, background = scenes.SCENES[scene](np.float64(clean), sr, rng)
+    if kind == "none":
+        return noise.add(clean, background)
+    added = noise.make(kind, len(clean), sr, rng, condition.low, condition.high, files)
+    return noise.add(clean, background + scenes.at_snr(clean, added, condition.snr_db))

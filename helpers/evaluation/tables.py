@@ -182,8 +182,8 @@ def save_rows(rows: pd.DataFrame, path: Path) -> Path:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows that `save_table` wrote, to five digits."""
-    rows = pd.read_csv(path, dtype={"utterance": str, "speaker": str, "reason": str})
-    return rows.fillna({"reason": ""})
+    texts = ("utterance", "speaker", "reason", "version", "part")
+    return pd.read_csv(path, dtype=dict.fromkeys(texts, str)).fillna({"reason": ""})
 
 
 def load_results(folder: Path = store.RESULTS) -> pd.DataFrame:

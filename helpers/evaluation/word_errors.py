@@ -17,19 +17,18 @@ from tqdm import tqdm
 from helpers import audio, command
 from helpers.data import conditions, corpus
 from helpers.data.conditions import Condition
-from helpers.denoise import gate, systems
+from helpers.denoise import systems
 from helpers.denoise.systems import Oracle, System
 from helpers.evaluation import asr, tables
 
 LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
-METHOD = "spectrogram"  # the model that is mixed and gated
-GATED = (METHOD, "mix 1")  # its names among the systems, on test and on validation speakers
+METHOD = "spectrogram"  # the model that is mixed
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
 TO_SPARE = Condition("white", snr_db=20.0)  # faint: is it better left alone?
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
-KINDS = ("white", "inverter", "pink", "recorded", "none")  # the order of tables
+KINDS = ("white", "inverter", "pink", "recorded", "none", "white + room tone", "white + hum")
 
 
 # --- counting -----------------------------------------------------------------------------------
@@ -89,54 +88,39 @@ def hear(
     files=(),
 ) -> pd.DataFrame:
     """What a recogniser hears after a system of this name: errors in words and letters, a row an
-    utterance.
-
-    Columns beside the condition's: `heard`, and for the systems of GATED `estimated_db` and
-    `low_share`, by which the gate decides. Two processes hear. Raises asr.RecogniserError.
+    utterance, and `heard`, the text. Two processes hear. Raises asr.RecogniserError.
     """
     tasks = (
         joblib.delayed(_hear)(recogniser, *clip)
-        for clip in denoised_clips(utterances, condition, system, name in GATED, files)
+        for clip in denoised_clips(utterances, condition, system, files)
     )
     heard = command.in_workers(tasks, 2)
     text = f"{recogniser}, {name}, {condition.title}"
     heard = dict(tqdm(heard, text, total=len(utterances), disable=None, leave=False))
     rows = []
     for one in utterances.itertuples():
-        text, change = heard[one.utterance]
-        reference, text = normalise(one.text), normalise(text)
+        reference, text = normalise(one.text), normalise(heard[one.utterance])
         row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
         row |= condition.row | {"system": name, "recogniser": recogniser}
         row |= count_errors(reference, text) | count_letter_errors(reference, text)
-        rows.append(row | change | {"heard": text})
+        rows.append(row | {"heard": text})
     return pd.DataFrame(rows)
 
 
 def denoised_clips(
-    utterances: pd.DataFrame, condition: Condition, system: System | Oracle, gated: bool, files=()
-) -> Iterator[tuple]:
-    """`(utterance, estimate, change)`: whole utterances, the noise of the test protocol.
-
-    `change`: of a system that is `gated` what the model did, {"estimated_db", "low_share"}.
-    """
+    utterances: pd.DataFrame, condition: Condition, system: System | Oracle, files=()
+) -> Iterator[tuple[str, np.ndarray]]:
+    """`(utterance, estimate)`: whole utterances, the noise of the test protocol."""
     for one in utterances.itertuples():
         whole = audio.read(one.path)
         clean, _, noisy = conditions.make_noisy(
             one.utterance, whole, condition, conditions.SEED, files
         )
-        estimate = systems.apply(system, clean, noisy)
-        yield one.utterance, estimate, change_of(noisy, estimate) if gated else {}
+        yield one.utterance, systems.apply(system, clean, noisy)
 
 
-def change_of(noisy: np.ndarray, denoised: np.ndarray) -> dict:
-    """What a denoiser did to a clip `(samples,)`: its columns "estimated_db" and "low_share"."""
-    change = gate.Change()
-    change.add(noisy[:, None], denoised[:, None])
-    return {"estimated_db": change.snr_db, "low_share": change.low_share}
-
-
-def _hear(recogniser: str, utterance: str, samples: np.ndarray, change: dict):
-    return utterance, (asr.load_recogniser(recogniser)(samples, audio.SAMPLE_RATE), change)
+def _hear(recogniser: str, utterance: str, samples: np.ndarray) -> tuple[str, str]:
+    return utterance, asr.load_recogniser(recogniser)(samples, audio.SAMPLE_RATE)
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -155,26 +139,6 @@ def load_heard(path: Path) -> pd.DataFrame:
     rows = rows.sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable")
     lines = rows[list(conditions.COLUMNS)].to_dict("records")
     return rows.assign(input=[Condition.of_row(line).title for line in lines])
-
-
-def with_default(
-    rows: pd.DataFrame,
-    gate_db: float = gate.GATE_DB,
-    low_share: float = gate.LOW_SHARE,
-    noisy: str = "noisy",
-    denoised: str = METHOD,
-) -> pd.DataFrame:
-    """The rows, and those of `default`, the model behind the command line's gate.
-
-    Of each utterance those of the system `noisy` where the gate leaves it alone (by the columns of
-    `hear`), else those of `denoised`.
-    """
-    keys = ["recogniser", "input", "utterance"]
-    before, after = (rows[rows.system == name].set_index(keys) for name in (noisy, denoised))
-    before = before.reindex(after.index)
-    left = (after.estimated_db > gate_db) | (after.low_share > low_share)
-    default = pd.concat([after[~left], before[left]]).reset_index().assign(system="default")
-    return pd.concat([rows, default], ignore_index=True)
 
 
 # --- rates --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ before a network is asked for, so that the command line starts without TensorFlo
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -98,6 +99,38 @@ def load(method: str, folder: Path | None = None):
         what = f"weights of {name!r}" if name != method else "no model of frames"
         raise WeightsError(f"{path}: {what}, not of {method!r}; {_remedy(method)}")
     return model
+
+
+def has_light_model(method: str, folder: Path | None = None) -> bool:
+    """Whether the card of weights knows an export for LiteRT, and LiteRT is installed.
+
+    Raises WeightsError where weights or card are missing, or the card is damaged.
+    """
+    return "exports" in card(method, folder) and bool(importlib.util.find_spec("ai_edge_litert"))
+
+
+def light_model(method: str, folder: Path | None = None) -> tuple[Path, int]:
+    """The `.tflite` beside the weights of a method, and its samples from frame to frame.
+
+    Weights and file are compared with the card by SHA-256. Raises WeightsError where one is
+    missing or another than the card says, or where the file was made from other weights.
+    """
+    weights, path = weights_path(method, folder), beside(method, ".tflite", folder)
+    digest, content = weights_sha256(method, folder), card(method, folder)
+    if digest != content["sha256"]:
+        raise WeightsError(f"{weights}: not the weights that its card describes; {_remedy(method)}")
+    again = "run `python -m experiments export`" + (f" --folder {folder}" if folder else "")
+    try:
+        exports = content["exports"]
+        expected, hop_length = exports["files"][f"{method}.tflite"], int(exports["hop_length"])
+        made_from = exports["weights"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{weights}: its card has no whole list of exports; {again}") from error
+    if not path.exists():
+        raise WeightsError(f"{path}: missing, though its card knows it; {again}")
+    if made_from != digest or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise WeightsError(f"{path}: not the export of these weights; {again}")
+    return path, hop_length
 
 
 def _is_of_frames(model) -> bool:

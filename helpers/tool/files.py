@@ -185,9 +185,8 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
 
     `denoiser`: a `helpers.denoise.stream.Denoiser`.
     Written as FLAC (or WAV, if `target` ends so), see `storage`.
-    Returns {"seconds", "sr", "clipped", "left"} (seconds of audio, samples clipped to full scale,
-    why the gate left the input as it is: "clean", "whole band" or "" for neither). Raises
-    FileError, and then leaves nothing behind.
+    Returns {"seconds", "sr", "clipped", "words"} (seconds of audio, samples clipped to full scale,
+    what was done, in words). Raises FileError, and then leaves nothing behind.
     """
     with audio.open_audio(source) as reader, store.atomic_path(target, overwrite) as temporary:
         check_format(reader, source, target)
@@ -196,10 +195,11 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         stream = denoiser.stream(channels)
         blocks = denoised_blocks(stream, reader)
         clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
-        if left := stream.why_leave:
+        if denoiser.by_frequency and stream.account.is_faint:  # then not even the rate is touched
             blocks = reader.blocks(int(BLOCK_SECONDS * sr))
             clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
-        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "left": left}
+        words = stream.account.words()
+        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "words": words}
 
 
 def denoised_blocks(stream, reader: audio.Reader) -> Iterator[np.ndarray]:
