@@ -118,6 +118,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
+    sub = command("live", live, "Denoise a microphone while it is heard, until Ctrl-C.")
+    sub.add_argument("--list", action="store_true", help="show the sound devices and end")
+    sub.add_argument("--in", dest="input", metavar="DEVICE", help="number or part of a name")
+    sub.add_argument("--out", dest="output", metavar="DEVICE", help="number or part of a name")
+    add_method(sub)
+    sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
+    sub.add_argument(
+        "--whole-band", action="store_true", help="as of denoise; waits 30 ms less, too"
+    )
+    sub.add_argument("--record", type=Path, metavar="FOLDER", help="keep before and after as FLAC")
+
     sub = command("page", page, "Denoise in the browser: serve the page of web/ on this machine.")
     sub.add_argument("--port", type=port, default=0, help="(default: any that is free)")
 
@@ -318,6 +329,23 @@ def score(args) -> int:
     print(tables.table_text(rows))
     tables.save_or_keep(rows, args.out)
     print(f"\n{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def live(args) -> int:
+    from helpers.tool import live
+
+    sd = live.sound_module()
+    if args.list:
+        print(live.list_devices(sd))
+        return 0
+    devices = live.as_device(args.input), live.as_device(args.output)
+    live.device_rate(sd, devices)  # before the model is read
+    from helpers.denoise.stream import Denoiser
+
+    with sigterm_like_ctrl_c():
+        denoiser = Denoiser(METHODS[args.method], None, args.mix, not args.whole_band)
+        live.run(denoiser, devices, args.record, sd)
     return 0
 
 

@@ -96,7 +96,7 @@ class Queue {
 /** Another rate, by a windowed sinc; the sound comes out as late as `width` samples that go in. */
 class Resampler {
   constructor(from, to) {
-    const divisor = (function gcd(a, b) { return b ? gcd(b, a % b) : a; })(from, to);
+    const divisor = gcd(from, to);
     Object.assign(this, {up: to / divisor, down: from / divisor, at: 0, phase: 0});
     const scale = 0.94 * Math.min(1, to / from); // the edge, of half the lower rate, and a margin
     const width = this.width = Math.ceil(24 / scale);
@@ -129,6 +129,7 @@ class Resampler {
 }
 
 const clip = x => Math.min(Math.max(x, 0), 1);
+const gcd = (a, b) => b ? gcd(b, a % b) : a;
 
 /* ---- layers --------------------------------------------------------------------------------- */
 
@@ -591,7 +592,7 @@ class Stream {
 
   /** Samples that the last one to come out may wait for. */
   static latency(index, byFrequency) {
-    return index.win_length + (byFrequency ? GATE.win : 0);
+    return index.win_length + (byFrequency ? GATE.win - gcd(GATE.hop, index.hop_length) : 0);
   }
 
   push(samples) {
