@@ -575,6 +575,12 @@ document.ondrop = event => {
 };
 
 if (inlined) {
-  for (const option of [...$('method').options]) if (!(option.value in inlined)) option.remove();
+  const {options} = $('method');
+  for (const option of [...options]) if (!(option.value in inlined)) option.remove();
+  $('method').value = Object.keys(inlined)[0];
+  $('example').hidden = true; // it would have to be fetched
+  new ResizeObserver(() => {
+    if (frameElement) frameElement.style.height = `${document.body.offsetHeight + 8}px`;
+  }).observe(document.body);
 }
 showScale(LIVE_TOP_DB, []);
