@@ -351,6 +351,8 @@ let microphone = null; // {stream, source, node, ended, before, after: blocks, s
 
 async function startMicrophone() {
   $('record').disabled = true;
+  $('numbers').textContent = '';
+  delete $('numbers').dataset.numbers;
   try {
     if (!navigator.mediaDevices || !window.AudioWorkletNode) {
       throw new Error('The microphone needs a page from https or from this computer, and an AudioWorklet.');
