@@ -127,6 +127,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--out", type=Path, default=Path("output/score"), help="without ending")
 
+    sub = command("live", live, "Denoise a microphone while it is heard, until Ctrl-C.")
+    sub.add_argument("--list", action="store_true", help="show the sound devices and end")
+    sub.add_argument("--in", dest="input", metavar="DEVICE", help="number or part of a name")
+    sub.add_argument("--out", dest="output", metavar="DEVICE", help="number or part of a name")
+    add_method(sub)
+    sub.add_argument("--mix", type=share, default=1.0, help="share denoised, 0-1 (default: 1)")
+    sub.add_argument(
+        "--whole-band", action="store_true", help="as of denoise; waits 30 ms less, too"
+    )
+    sub.add_argument("--record", type=Path, metavar="FOLDER", help="keep before and after as FLAC")
+
+    sub = command("page", page, "Denoise in the browser: serve the page of web/ on this machine.")
+    sub.add_argument("--port", type=port, default=0, help="(default: any that is free)")
+
     sub = command("download", download, "Fetch LibriSpeech subsets or UrbanSound8K into data/.")
     sub.add_argument("subsets", nargs="+", metavar="SUBSET", help="dev-clean, ..., UrbanSound8K")
     return top
@@ -149,6 +163,7 @@ snr = number(float, lambda x: -100 <= x <= 100, "dB from -100 to 100")
 natural = number(int, lambda x: x >= 0, "a whole number, 0 or more")
 cutoff = number(float, lambda x: 100 <= x <= 7_900, "Hz from 100 to 7900")
 positive = number(int, lambda x: x >= 1, "a whole number, 1 or more")
+port = number(int, lambda x: 0 <= x <= 65_535, "a port from 0 to 65535")
 
 
 def add_in_out(sub: argparse.ArgumentParser, pipe: str = "") -> None:
@@ -352,6 +367,30 @@ def score(args) -> int:
     print(tables.table_text(rows))
     tables.save_or_keep(rows, args.out)
     print(f"\n{args.out}.csv, {args.out}.md")
+    return 0
+
+
+def live(args) -> int:
+    from helpers.tool import live
+
+    sd = live.sound_module()
+    if args.list:
+        print(live.list_devices(sd))
+        return 0
+    devices = live.as_device(args.input), live.as_device(args.output)
+    live.device_rate(sd, devices)  # before the model is read
+    from helpers.denoise.stream import Denoiser
+
+    with sigterm_like_ctrl_c():
+        denoiser = Denoiser(METHODS[args.method], None, args.mix, not args.whole_band)
+        live.run(denoiser, devices, args.record, sd)
+    return 0
+
+
+def page(args) -> int:
+    from helpers.tool.page import serve
+
+    serve(args.port)
     return 0
 
 

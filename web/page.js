@@ -1,0 +1,588 @@
+/* The page: a file or the microphone, pictures and sound before and after, and what can be set.
+ *
+ * denoiser.js does the work: in a Worker for clips, in an AudioWorklet for the microphone. Weights come
+ * from the folder that <main data-models> names, or lie in the page itself (helpers/display/live.py).
+ */
+'use strict';
+
+const LONGEST_CLIP = 1800, LONGEST_RECORDING = 600; // s
+const WIN = 512, HOP = 256; // samples, of the pictures
+const RANGE_DB = 70; // from black to white
+const LIVE_TOP_DB = -15; // white while live, re full scale
+const MAGMA = ('000004 0a0822 1d1147 36106b 51127c 6a1c81 832681 9c2e7f b73779 d0416f e75263 f56b5c ' +
+  'fc8961 fea772 fec488 fde2a3 fcfdbf').split(' ').map(hex => [0, 2, 4].map(
+  i => parseInt(hex.slice(i, i + 2), 16)));
+
+const $ = id => document.getElementById(id);
+const settings = () => ({method: $('method').value, byFrequency: !$('whole').checked});
+const say = text => { $('status').textContent = text; };
+
+/* ---- weights and engine --------------------------------------------------------------------- */
+
+const inlined = $('weights') && JSON.parse($('weights').textContent);
+const engine = inlined
+  ? URL.createObjectURL(new Blob([$('engine').textContent], {type: 'text/javascript'}))
+  : $('denoiser').dataset.engine;
+const models = {};
+
+/** The index and the buffer of a method, fetched once. */
+function loadModel(method) {
+  models[method] ||= inlined ? readInlined(inlined[method]) : fetchModel(method);
+  models[method].catch(() => delete models[method]); // the next try asks again
+  return models[method];
+}
+
+async function readInlined({index, base64}) {
+  const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+  return {index, buffer: bytes.buffer};
+}
+
+async function fetchModel(method) {
+  const base = $('denoiser').dataset.models + method;
+  const [index, weights] = await Promise.all([`${base}.json`, `${base}.bin`].map(get));
+  return {index: await index.json(), buffer: await weights.arrayBuffer()};
+}
+
+async function get(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`${url} is missing on this server.`);
+  return answer;
+}
+
+/* ---- pictures ------------------------------------------------------------------------------- */
+
+/** A spectrogram on a canvas: whole for a clip, running for the microphone. */
+class Picture {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.context = canvas.getContext('2d');
+    this.fft = new FFT(WIN);
+    this.window = rootHann(WIN).map(x => x * x);
+    [this.re, this.im, this.outRe, this.outIm] = [0, 1, 2, 3].map(() => new Float64Array(WIN));
+    this.column = this.context.createImageData(1, WIN / 2 + 1);
+    this.power = new Float64Array(WIN / 2 + 1);
+    this.colours = Array.from({length: 256}, (_, i) => {
+      const at = i / 255 * (MAGMA.length - 1), low = Math.min(Math.floor(at), MAGMA.length - 2);
+      return MAGMA[low].map((x, c) => x + (at - low) * (MAGMA[low + 1][c] - x));
+    });
+    this.clear();
+  }
+
+  clear() {
+    this.waiting = new Queue();
+    this.context.fillStyle = '#000004';
+    this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+  }
+
+  /** Add the power of WIN samples from `start`; a full-scale sine has 1 in its bin. */
+  add(samples, start) {
+    const {re, im, outRe, outIm, power} = this;
+    for (let i = 0; i < WIN; i++) re[i] = (samples[start + i] || 0) * this.window[i];
+    im.fill(0);
+    this.fft.transform(re, im, outRe, outIm);
+    for (let k = 0; k < power.length; k++) {
+      power[k] += (outRe[k] ** 2 + outIm[k] ** 2) * (4 / WIN) ** 2;
+    }
+  }
+
+  draw(x, topDb, count) {
+    const {power, column: {data}} = this, last = power.length - 1;
+    for (let k = 0; k <= last; k++) {
+      const db = 10 * Math.log10(power[k] / count + 1e-20);
+      const colour = this.colours[Math.round(255 * clip((db - topDb) / RANGE_DB + 1))];
+      const at = 4 * (last - k);
+      for (let c = 0; c < 3; c++) data[at + c] = colour[c];
+      data[at + 3] = 255;
+    }
+    this.context.putImageData(this.column, x, 0);
+    power.fill(0);
+  }
+
+  /** The columns of a clip that is `length` samples long, of which those from..to are there. */
+  drawClip(samples, length, from, to, topDb) {
+    const {width} = this.canvas, step = length / width, count = Math.min(4, Math.ceil(step / HOP));
+    for (let x = Math.floor(from / step); x < Math.min(width, to / step); x++) {
+      for (let i = 0; i < count; i++) {
+        this.add(samples, Math.round((x + (i + 0.5) / count) * step - WIN / 2));
+      }
+      this.draw(x, topDb, count);
+    }
+  }
+
+  /** The next samples of a running picture. */
+  run(samples, topDb) {
+    const {waiting, canvas, context} = this;
+    waiting.push(samples);
+    while (waiting.length >= WIN) {
+      context.drawImage(canvas, -1, 0);
+      this.add(waiting.data, waiting.from);
+      this.draw(canvas.width - 1, topDb, 1);
+      waiting.drop(HOP);
+    }
+  }
+}
+
+const pictures = {before: new Picture($('before')), after: new Picture($('after'))};
+
+/** The loudest bin of a clip in dB, to the next 5, which is white in both pictures. */
+function topOf(samples) {
+  const {before: picture} = pictures;
+  let most = 1e-9;
+  for (let i = 0; i < 400; i++) {
+    picture.add(samples, Math.floor(i / 400 * samples.length));
+    most = Math.max(most, ...picture.power);
+    picture.power.fill(0);
+  }
+  return 5 * Math.ceil(10 * Math.log10(most) / 5);
+}
+
+function showScale(topDb, labels) {
+  $('low').textContent = `${topDb - RANGE_DB}`;
+  $('high').textContent = `${topDb} dB re full scale`;
+  $('seconds').replaceChildren(...labels.map(text => {
+    const label = document.createElement('span');
+    label.textContent = text;
+    return label;
+  }));
+}
+
+const quarters = seconds => [0, 1, 2, 3, 4].map(
+  i => `${(i / 4 * seconds).toFixed(seconds < 20 ? 1 : 0)} s`);
+
+/* ---- a clip --------------------------------------------------------------------------------- */
+
+let clipShown = null; // {name, before, after: channels as Float32Array, done: samples, topDb}
+let worker = null;
+
+const mean = channels => channels.length === 1 ? channels[0]
+  : channels[0].map((x, i) => (x + channels[1][i]) / 2);
+
+/** Show a clip and denoise it; channels are Float32Array at 16 kHz. */
+function showClip(name, before) {
+  stopPlaying();
+  const after = before.map(samples => new Float32Array(samples.length));
+  clipShown = {name, before, after, done: 0, topDb: topOf(mean(before))};
+  const {length} = before[0];
+  pictures.before.drawClip(mean(before), length, 0, length, clipShown.topDb);
+  showScale(clipShown.topDb, quarters(length / SAMPLE_RATE));
+  $('before').setAttribute('aria-label', `Spectrogram before, ${name}`);
+  $('position').max = length / SAMPLE_RATE;
+  moveTo(0);
+  denoiseClipShown();
+}
+
+async function denoiseClipShown() {
+  const {name, before} = clipShown, start = performance.now(), {method, byFrequency} = settings();
+  worker?.terminate();
+  const mine = worker = new Worker(engine);
+  stopPlaying();
+  clipShown.done = 0;
+  pictures.after.clear();
+  enable(false);
+  $('progress').hidden = false;
+  $('progress').value = 0;
+  say(`Denoising ${name} …`);
+  mine.onmessage = ({data}) => mine === worker && receive(data, start);
+  mine.onerror = () => mine === worker && receive({error: 'The engine does not run here.'}, start);
+  try {
+    const model = await loadModel(method);
+    mine.postMessage({...model, byFrequency, channels: before});
+  } catch (error) {
+    receive({error: error.message}, start);
+  }
+}
+
+/** The next second of the clip from the worker. */
+function receive({after, ended, error}, start) {
+  if (error) {
+    $('progress').hidden = true;
+    return say(error);
+  }
+  const clip = clipShown, from = clip.done, {length} = clip.after[0];
+  after.forEach((block, i) => clip.after[i].set(block, from));
+  clip.done += after[0].length;
+  const settled = ended ? clip.done : Math.max(0, clip.done - WIN); // a column looks ahead
+  pictures.after.drawClip(mean(clip.after), length, Math.max(0, from - WIN), settled, clip.topDb);
+  $('progress').value = clip.done / length;
+  if (!ended) return;
+  $('progress').hidden = true;
+  $('after').setAttribute('aria-label', `Spectrogram after, ${clip.name}`);
+  const seconds = length / SAMPLE_RATE, took = (performance.now() - start) / 1000;
+  say(`${clip.name}: ${seconds.toFixed(1)} s denoised in ${took.toFixed(1)} s.`);
+  enable(true);
+}
+
+function enable(on) {
+  for (const id of ['play', 'position', 'save-after', 'save-before']) $(id).disabled = !on;
+}
+
+async function openFile(file) {
+  await inTurn(stopMicrophone);
+  say(`Reading ${file.name} …`);
+  try {
+    showClip(file.name, await decode(await file.arrayBuffer()));
+  } catch (error) {
+    say(error.name === 'TooLong' ? error.message
+      : `${file.name}: this browser cannot read it as sound. The command line reads more: denoiser denoise.`);
+  }
+}
+
+/** One or two channels at 16 kHz of the bytes of a sound file. */
+async function decode(bytes) {
+  const sound = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(bytes);
+  if (sound.duration > LONGEST_CLIP) {
+    throw Object.assign(new Error(`Longer than ${LONGEST_CLIP / 60} minutes; the command line ` +
+      'takes any length: denoiser denoise.'), {name: 'TooLong'});
+  }
+  return Array.from({length: Math.min(sound.numberOfChannels, 2)}, (_, i) => sound.getChannelData(i));
+}
+
+/** A bundled voice in white noise of 4 to 8 kHz that is as loud as the voice. */
+async function openExample() {
+  await inTurn(stopMicrophone);
+  say('Fetching the example …');
+  try {
+    const [voice] = await decode(await (await get($('denoiser').dataset.example)).arrayBuffer());
+    const noise = highNoise(voice.length), gain = Math.sqrt(energy(voice) / energy(noise));
+    showClip('Example', [voice.map((x, i) => 0.7 * (x + gain * noise[i]))]);
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+const energy = samples => samples.reduce((sum, x) => sum + x * x, 0);
+
+/** White noise without what lies below 4 kHz. */
+function highNoise(length) {
+  const n = 2 ** Math.ceil(Math.log2(length)), fft = new FFT(n);
+  const [re, im, outRe, outIm] = [0, 1, 2, 3].map(() => new Float64Array(n));
+  for (let i = 0; i < n; i++) re[i] = Math.random() + Math.random() + Math.random() - 1.5;
+  fft.transform(re, im, outRe, outIm);
+  for (let k = 0; k < n; k++) if (Math.min(k, n - k) < n / 4) outRe[k] = outIm[k] = 0;
+  fft.transform(outIm, outRe, im, re);
+  return Float32Array.from(re.subarray(0, length), x => x / n);
+}
+
+/* ---- sound out ------------------------------------------------------------------------------ */
+
+let context = null, gains = null, playing = null; // playing: {sources, from: s, at: s of the context}
+
+/** The context at `rate` with two gains, before and after, into one for both. */
+function newContext(rate) {
+  context?.close();
+  context = new AudioContext({sampleRate: rate, latencyHint: 'interactive'});
+  const [before, after, both] = [0, 1, 2].map(() => context.createGain());
+  before.connect(both);
+  after.connect(both);
+  both.connect(context.destination);
+  gains = {before, after, both};
+  setGains(true);
+}
+
+/** Before, or the share of after that the dial says; without clicks. */
+function setGains(atOnce) {
+  const listen = document.querySelector('[name=listen]:checked').value;
+  const share = listen === 'after' ? $('strength').value / 100 : 0;
+  $('share').textContent = `${$('strength').value} %`;
+  if (!gains) return;
+  const loud = microphone && !$('monitor').checked ? 0 : 1;
+  for (const [node, value] of [[gains.after, share], [gains.before, 1 - share], [gains.both, loud]]) {
+    node.gain.cancelScheduledValues(0);
+    if (atOnce) node.gain.value = value;
+    else node.gain.setTargetAtTime(value, context.currentTime, 0.008);
+  }
+}
+
+function play() {
+  if (!context || context.state === 'closed') newContext(SAMPLE_RATE);
+  context.resume();
+  let from = Number($('position').value);
+  if (from > $('position').max - 0.05) from = 0;
+  const at = context.currentTime + 0.05;
+  const sources = ['before', 'after'].map(name => {
+    const channels = clipShown[name], source = context.createBufferSource();
+    source.buffer = context.createBuffer(channels.length, channels[0].length, SAMPLE_RATE);
+    channels.forEach((samples, i) => source.buffer.copyToChannel(samples, i));
+    source.connect(gains[name]);
+    source.start(at, from);
+    return source;
+  });
+  playing = {sources, from, at};
+  sources[0].onended = () => playing?.sources === sources && (moveTo(Number($('position').max)), stopPlaying());
+  $('play').textContent = 'Pause';
+  requestAnimationFrame(follow);
+}
+
+function stopPlaying() {
+  if (!playing) return;
+  const {sources} = playing;
+  playing = null;
+  for (const source of sources) source.stop();
+  $('play').textContent = 'Play';
+}
+
+function follow() {
+  if (!playing) return;
+  moveTo(Math.max(playing.from, playing.from + context.currentTime - playing.at));
+  requestAnimationFrame(follow);
+}
+
+/** Show a position in seconds. */
+function moveTo(seconds) {
+  const longest = Number($('position').max), at = Math.min(seconds, longest);
+  $('position').value = at;
+  $('time').textContent = `${at.toFixed(1)} s`;
+  for (const head of document.querySelectorAll('.head')) {
+    head.hidden = !clipShown || Boolean(microphone);
+    head.style.left = `${100 * at / longest}%`;
+  }
+}
+
+function seek(seconds) {
+  const was = playing;
+  stopPlaying();
+  moveTo(seconds);
+  if (was) play();
+}
+
+/* ---- the microphone ------------------------------------------------------------------------- */
+
+let microphone = null; // {stream, source, node, ended, before, after: blocks, sums of what it told}
+
+async function startMicrophone() {
+  $('record').disabled = true;
+  $('numbers').textContent = '';
+  delete $('numbers').dataset.numbers;
+  try {
+    if (!navigator.mediaDevices || !window.AudioWorkletNode) {
+      throw new Error('The microphone needs a page from https or from this computer, and an AudioWorklet.');
+    }
+    stopPlaying();
+    const exact = {echoCancellation: false, noiseSuppression: false, autoGainControl: false};
+    const stream = await navigator.mediaDevices.getUserMedia({audio: {...exact, channelCount: 1}});
+    worker?.terminate();
+    worker = clipShown = null;
+    microphone = {stream, before: [], after: [], samples: 0, quanta: 0, ms: 0, late: 0, missing: 0};
+    connectSource();
+    await context.audioWorklet.addModule(engine);
+    await connectModel();
+    showLive();
+  } catch (error) {
+    microphone?.stream.getTracks().forEach(track => track.stop());
+    microphone = null;
+    say(error.name === 'NotAllowedError' ? 'The browser did not give the microphone; allow it beside the address.'
+      : error.name === 'NotFoundError' ? 'There is no microphone.' : error.message);
+  }
+  $('record').disabled = false;
+}
+
+/** The microphone in a context of 16 kHz, or of the device's rate where a browser cannot do that. */
+function connectSource() {
+  const {stream} = microphone;
+  newContext(SAMPLE_RATE);
+  try {
+    microphone.source = context.createMediaStreamSource(stream);
+  } catch (error) {
+    if (error.name !== 'NotSupportedError') throw error;
+    newContext(stream.getAudioTracks()[0].getSettings().sampleRate);
+    microphone.source = context.createMediaStreamSource(stream);
+  }
+}
+
+/** Put the chosen model between the microphone and the gains, while the sound stands still. */
+async function connectModel() {
+  const {method, byFrequency} = settings(), mine = microphone;
+  const model = await loadModel(method);
+  await context.suspend();
+  const node = new AudioWorkletNode(context, 'denoiser', {
+    numberOfOutputs: 2, outputChannelCount: [1, 1], channelCount: 1, channelCountMode: 'explicit',
+    processorOptions: {...model, byFrequency},
+  });
+  node.onprocessorerror = () => say('The engine stopped; start the microphone again.');
+  const ready = new Promise(done => {
+    mine.ended = new Promise(ended => {
+      node.port.onmessage = ({data}) => data.latency ? done(mine.latency = data.latency)
+        : hear(mine, data) && ended();
+    });
+    setTimeout(done, 2000); // a browser may tell nothing before the sound goes on
+  });
+  mine.node = node;
+  mine.source.connect(node);
+  node.connect(gains.before, 0);
+  node.connect(gains.after, 1);
+  await ready;
+  mine.earlier = underrunsOf(context) - (mine.underruns || 0);
+  await context.resume();
+}
+
+/** Times that the sound ran dry, NaN where the browser does not tell. */
+const underrunsOf = ({playbackStats}) => playbackStats?.underrunEvents ?? NaN;
+
+let turn = Promise.resolve();
+
+/** Do one thing after the other with the microphone, however fast they are asked for. */
+function inTurn(work) {
+  turn = turn.then(work).catch(error => say(error.message));
+  return turn;
+}
+
+/** Let the model go, once it has sent the rest. */
+async function disconnectModel() {
+  const {node, source, ended} = microphone;
+  source.disconnect();
+  node.port.postMessage('stop');
+  await ended;
+  node.disconnect();
+}
+
+/** What the processor tells: sound before and after, and how it fares. Gives whether it ended. */
+function hear(mine, {before, after, ended, quanta, ms, late, missing}) {
+  mine.before.push(before);
+  mine.after.push(after);
+  mine.samples += before.length;
+  for (const [key, value] of Object.entries({quanta, ms, late, missing})) mine[key] += value;
+  pictures.before.run(before, LIVE_TOP_DB);
+  pictures.after.run(after, LIVE_TOP_DB);
+  showNumbers(mine);
+  if (mine.samples > LONGEST_RECORDING * SAMPLE_RATE && !ended) inTurn(stopMicrophone);
+  return ended;
+}
+
+function showLive() {
+  Object.values(pictures).forEach(picture => picture.clear());
+  const columns = $('before').width * HOP / SAMPLE_RATE;
+  showScale(LIVE_TOP_DB, quarters(columns).map((_, i) => i < 4
+    ? `−${((1 - i / 4) * columns).toFixed(0)} s` : 'now'));
+  enable(false);
+  moveTo(0);
+  $('record').textContent = 'Stop the microphone';
+  $('record').setAttribute('aria-pressed', 'true');
+  $('progress').hidden = true;
+  setGains();
+  say('The microphone is on.');
+}
+
+/** The running numbers: seconds, latency, work, and whether any sound was lost. */
+function showNumbers(mine) {
+  const {samples, latency, quanta, ms, late, missing} = mine, model = 1000 * latency;
+  const underruns = mine.underruns = underrunsOf(context) - mine.earlier;
+  const browser = 1000 * (context.baseLatency + (context.outputLatency || 0));
+  const each = 1000 * QUANTUM / context.sampleRate;
+  const lost = Number.isNaN(underruns) ? late : underruns;
+  $('numbers').textContent = `${(samples / SAMPLE_RATE).toFixed(0)} s · to the ear ` +
+    `${(model + browser).toFixed(0)} ms, ${model.toFixed(0)} of them in the model · ` +
+    `${(ms / quanta).toFixed(1)} ms of work for ${each.toFixed(1)} ms of sound · ` +
+    (lost === 1 ? '1 dropout' : `${lost} dropouts`);
+  $('numbers').dataset.numbers = JSON.stringify({samples, latency, quanta, ms, late, missing, underruns});
+}
+
+/** Stop; what was recorded becomes a clip. */
+async function stopMicrophone() {
+  if (!microphone) return;
+  const mine = microphone;
+  await disconnectModel();
+  mine.stream.getTracks().forEach(track => track.stop());
+  microphone = null;
+  $('record').textContent = 'Start the microphone';
+  $('record').setAttribute('aria-pressed', 'false');
+  setGains();
+  const [before, after] = [mine.before, mine.after].map(blocks => {
+    const whole = new Float32Array(mine.samples);
+    blocks.reduce((at, block) => (whole.set(block, at), at + block.length), 0);
+    return whole;
+  });
+  showRecording(before, after);
+}
+
+/** The recording as a clip, denoised already. */
+function showRecording(before, after) {
+  const {length} = before, topDb = topOf(before);
+  clipShown = {name: 'Recording', before: [before], after: [after], done: length, topDb};
+  pictures.before.drawClip(before, length, 0, length, topDb);
+  pictures.after.drawClip(after, length, 0, length, topDb);
+  showScale(topDb, quarters(length / SAMPLE_RATE));
+  $('position').max = length / SAMPLE_RATE;
+  moveTo(0);
+  enable(true);
+  say(`Recording: ${(length / SAMPLE_RATE).toFixed(1)} s.`);
+}
+
+async function applySettings() {
+  if (microphone) {
+    await disconnectModel();
+    await connectModel();
+  } else if (clipShown) denoiseClipShown();
+}
+
+/* ---- saving --------------------------------------------------------------------------------- */
+
+function save(name) {
+  const {before, after} = clipShown, share = name === 'after' ? $('strength').value / 100 : 0;
+  const channels = before.map((samples, c) => samples.map(
+    (x, i) => share * after[c][i] + (1 - share) * x));
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([wav(channels)], {type: 'audio/wav'}));
+  link.download = `${clipShown.name.replace(/\.[^.]*$/, '').toLowerCase()}_${name}.wav`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+/** The bytes of a WAV of 16 bits. */
+function wav(channels) {
+  const n = channels.length, size = 2 * n * channels[0].length, view = new DataView(new ArrayBuffer(44 + size));
+  const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
+  text(0, 'RIFF');
+  view.setUint32(4, 36 + size, true);
+  text(8, 'WAVEfmt ');
+  [[16, 16, 4], [20, 1, 2], [22, n, 2], [24, SAMPLE_RATE, 4], [28, 2 * n * SAMPLE_RATE, 4],
+    [32, 2 * n, 2], [34, 16, 2], [40, size, 4]].forEach(([at, value, bytes]) => bytes === 4
+    ? view.setUint32(at, value, true) : view.setUint16(at, value, true));
+  text(36, 'data');
+  channels[0].forEach((_, i) => channels.forEach((samples, c) => view.setInt16(
+    44 + 2 * (i * n + c), Math.max(-32768, Math.min(32767, Math.round(32768 * samples[i]))), true)));
+  return view;
+}
+
+/* ---- what the reader does ------------------------------------------------------------------- */
+
+$('file').onchange = () => {
+  if ($('file').files.length) openFile($('file').files[0]);
+  $('file').value = ''; // the same file can be chosen again
+};
+$('example').onclick = openExample;
+$('record').onclick = () => inTurn(microphone ? stopMicrophone : startMicrophone);
+$('monitor').onchange = () => setGains();
+$('play').onclick = () => playing ? stopPlaying() : play();
+$('position').oninput = () => seek(Number($('position').value));
+$('strength').oninput = () => setGains();
+$('method').onchange = $('whole').onchange = () => inTurn(applySettings);
+$('save-after').onclick = () => save('after');
+$('save-before').onclick = () => save('before');
+for (const radio of document.querySelectorAll('[name=listen]')) radio.onchange = () => setGains();
+for (const picture of document.querySelectorAll('.picture')) {
+  picture.onclick = event => {
+    const {left, width} = picture.getBoundingClientRect();
+    if (!$('position').disabled) seek((event.clientX - left) / width * $('position').max);
+  };
+}
+document.ondragover = event => {
+  event.preventDefault();
+  $('drop').classList.add('over');
+};
+document.ondragleave = () => $('drop').classList.remove('over');
+document.ondrop = event => {
+  event.preventDefault();
+  $('drop').classList.remove('over');
+  if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
+};
+
+if (inlined) {
+  const {options} = $('method');
+  for (const option of [...options]) if (!(option.value in inlined)) option.remove();
+  $('method').value = Object.keys(inlined)[0];
+  $('example').hidden = true; // it would have to be fetched
+  new ResizeObserver(() => {
+    if (frameElement) frameElement.style.height = `${document.body.offsetHeight + 8}px`;
+  }).observe(document.body);
+}
+showScale(LIVE_TOP_DB, []);
