@@ -72,7 +72,8 @@ def open_notebook(chromium, server):
         page = chromium.new_page(viewport={"width": 1400, "height": 1100})
         pages.append(page)
         page.set_default_timeout(180_000)
-        page.goto(f"{server}/workspaces/{name}/tree/notebooks/{name}.ipynb")
+        workspace = name.replace("/", "-")
+        page.goto(f"{server}/workspaces/{workspace}/tree/notebooks/{name}.ipynb")
         page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.isReady")
         page.evaluate(
             """async () => {

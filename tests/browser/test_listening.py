@@ -1,4 +1,4 @@
-"""The listening test of notebook 05 as a listener uses it: play, answer, next; the CSV is there."""
+"""The listening test of appendix 05 as a listener uses it: play, answer, next; the CSV is there."""
 
 import pandas as pd
 
@@ -30,7 +30,7 @@ RATE = """async (value) => {
 
 
 def test_a_listener_plays_rates_and_leaves_a_csv(open_notebook, server_folder):
-    page = open_notebook("05_evaluation")
+    page = open_notebook("appendix/05_listeners")
     page.wait_for_selector(".listening-test audio", timeout=120_000)
     assert "Clip 1 of 5" in page.text_content(".listening-test")
     ratings = [3, 1, 5, 2, 4]
