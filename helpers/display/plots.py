@@ -140,6 +140,61 @@ def comparison(clips: Mapping[str, np.ndarray], sr=audio.SAMPLE_RATE, band=None,
     return figure
 
 
+def mask(M: np.ndarray, hop_length: int, sr=audio.SAMPLE_RATE, ax=None):
+    """Strength of a mask `(frames, bins)`, real or complex: dark removes a bin, bright keeps it.
+
+    `hop_length`: samples from frame to frame. Strengths above 1 look like 1.
+    """
+    ax = ax or plt.subplots()[1]
+    extent = (0, len(M) * hop_length / sr, 0, sr / 2000)
+    look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "rasterized": True}
+    ax.imshow(np.abs(M).T, extent=extent, cmap=LEVELS, vmin=0, vmax=1, **look)
+    ax.set(xlabel="Time (s)", ylabel="Frequency (kHz)")
+    return ax
+
+
+def learning(curves: Mapping[str, list], clips: Mapping[str, np.ndarray], band=None, columns=3):
+    """A training so far: its loss over the epochs, then spectrograms of one clip as it came out.
+
+    `curves`: name -> one loss an epoch, the last of which is that of the last epoch; a curve may
+    begin later than the others, as that of training, which has none before the first epoch.
+    `clips`: title -> `(samples,)`; no more than `columns` panels stand in a row.
+    """
+    rows, last = -(-(1 + len(clips)) // columns), max(map(len, curves.values()), default=1) - 1
+    size = (3.6 * columns, 2.8 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for (name, values), line in zip(curves.items(), ("-o", "--s", ":^", "-.d"), strict=False):
+        axes.flat[0].plot(range(last + 1 - len(values), last + 1), values, line, label=name)
+    axes.flat[0].set(xlabel="Epoch", ylabel="Loss", title=f"After epoch {last}")
+    axes.flat[0].xaxis.get_major_locator().set_params(integer=True)
+    axes.flat[0].legend()
+    for ax, (title, clip) in zip(axes.flat[1:], clips.items(), strict=False):
+        spectrogram(clip, ax=ax, band=band, top_db=-20, colorbar=False)
+        ax.set_title(title)
+    for ax in axes.flat[1 + len(clips) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def dots(summary: pd.DataFrame, by: str, metric: str, ax=None, mark_best: bool = True):
+    """Means of a metric with their 95 % intervals, one line a name, the first one on top.
+
+    `summary`: from `tables.summarise`, with the names in the column `by`. The highest mean is
+    drawn in another colour and shape, where asked for. Intervals of NaN are left out.
+    """
+    ax = ax or plt.subplots()[1]
+    best = summary[metric].to_numpy() == summary[metric].max()
+    for chosen, style in ((~best, "o"), (best, "D" if mark_best else "o")):
+        color = "tab:orange" if mark_best and style == "D" else "tab:blue"
+        part = summary[chosen]
+        errors = [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]]
+        ax.errorbar(part[metric], np.flatnonzero(chosen), xerr=errors, fmt=style, color=color)
+    ax.set(xlabel=LABELS[metric], ylim=(len(summary) - 0.5, -0.5))
+    ax.set_yticks(range(len(summary)), summary[by])
+    ax.grid(axis="x", alpha=0.4)
+    return ax
+
+
 def style_of(system: str) -> tuple:
     """Colour, line and marker of a system; those of its table, or grey for another one."""
     row = systems.TABLE.get(system)
