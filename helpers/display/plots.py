@@ -233,7 +233,7 @@ def dots(summary: pd.DataFrame, by: str, metric: str, ax=None, mark_best: bool =
         ax.errorbar(part[metric], np.flatnonzero(chosen), xerr=errors, fmt=style, color=color)
     for row, value in enumerate(summary[metric] if mark_best else ()):
         style = {"textcoords": "offset points", "ha": "center", "fontsize": "x-small"}
-        ax.annotate(f"{value:.{DIGITS.get(metric, 2)}f}", (value, row), (0, 5), **style)
+        ax.annotate(f"{value:z.{DIGITS.get(metric, 2)}f}", (value, row), (0, 5), **style)
     ax.set(xlabel=LABELS[metric], ylim=(len(summary) - 0.5, -0.5))
     ax.set_yticks(range(len(summary)), summary[by])
     ax.grid(axis="x", alpha=0.4)
