@@ -4,7 +4,7 @@ Plotters take `ax=None`, draw on it (or on a new one) and return it; `comparison
 quality_by make a whole figure. Taught in `01_dataset` (spectrograms).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from helpers import audio, models, store
+from helpers.data import conditions
 from helpers.denoise import systems
+from helpers.evaluation import tables
 from helpers.quick import size
 
 DYNAMIC_RANGE = 80.0  # dB, from the brightest to the darkest colour of a spectrogram
@@ -30,6 +32,7 @@ LABELS = {
     "wer": "Word error rate (%)",
     "per": "Phoneme error rate (%)",
 }
+DIGITS = {"si_sdr": 1, "level": 1, "wer": 1, "per": 1}  # behind the point; else 2
 
 
 def set_style() -> None:
@@ -137,6 +140,135 @@ def comparison(clips: Mapping[str, np.ndarray], sr=audio.SAMPLE_RATE, band=None,
     for ax in axes.flat[len(clips) :]:
         ax.set_visible(False)
     figure.colorbar(axes.flat[0].images[0], ax=axes, label="dB re full-scale sine", pad=0.01)
+    return figure
+
+
+def mask(M: np.ndarray, seconds: float, sr=audio.SAMPLE_RATE, ax=None):
+    """Strength of a mask `(frames, bins)`, real or complex: dark removes a bin, bright keeps it.
+
+    `seconds`: how long the clip is. Strengths above 1 look like 1.
+    """
+    ax = ax or plt.subplots()[1]
+    extent = (0, seconds, 0, sr / 2000)
+    look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "rasterized": True}
+    ax.imshow(np.abs(M).T, extent=extent, cmap=LEVELS, vmin=0, vmax=1, **look)
+    ax.set(xlabel="Time (s)", ylabel="Frequency (kHz)")
+    return ax
+
+
+def phase(S: np.ndarray, seconds: float, sr=audio.SAMPLE_RATE, ax=None):
+    """Phase of a complex STFT `(frames, bins)`, `seconds` long, in radians and cyclic colours."""
+    ax = ax or plt.subplots()[1]
+    look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "rasterized": True}
+    look |= {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
+    picture = ax.imshow(np.angle(S).T, extent=(0, seconds, 0, sr / 2000), **look)
+    ax.set(xlabel="Time (s)", ylabel="Frequency (kHz)")
+    ax.figure.colorbar(picture, ax=ax, label="Radians")
+    return ax
+
+
+def pictures(panels: Mapping[str, np.ndarray], seconds: float, top_db: float = -20.0):
+    """Named panels side by side: samples `(samples,)` as spectrograms, `(frames, bins)` as masks.
+
+    All are `seconds` long; the spectrograms share one dB reference, `top_db` re a full-scale sine.
+    """
+    size = (3.6 * len(panels), 2.8)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, panel) in zip(axes.flat, panels.items(), strict=True):
+        if np.ndim(panel) == 1:
+            spectrogram(panel, ax=ax, top_db=top_db, colorbar=False)
+        else:
+            mask(panel, seconds, ax=ax)
+        ax.set_title(title)
+        ax.label_outer()
+    return figure
+
+
+def timeline(bars: Sequence[tuple[str, float, float]], ax=None):
+    """Labelled bars, each `(label, start, end)` in milliseconds, the first on top."""
+    ax = ax or plt.subplots(figsize=(9, 0.5 + 0.5 * len(bars)))[1]
+    for row, (label, start, end) in enumerate(bars):
+        ax.barh(row, end - start, left=start, height=0.7, color=f"C{row}", alpha=0.5)
+        ax.text((start + end) / 2, row, label, ha="center", va="center")
+    ax.set(xlabel="Time (ms)", ylim=(len(bars) - 0.5, -0.5), yticks=[])
+    return ax
+
+
+def learning(curves: Mapping[str, list], clips: Mapping[str, np.ndarray], band=None, columns=3):
+    """A training so far: its loss over the epochs, then spectrograms of one clip as it came out.
+
+    `curves`: name -> one loss an epoch, the last of which is that of the last epoch; a curve may
+    begin later than the others, as that of training, which has none before the first epoch.
+    `clips`: title -> `(samples,)`; no more than `columns` panels stand in a row.
+    """
+    rows, last = -(-(1 + len(clips)) // columns), max(map(len, curves.values()), default=1) - 1
+    size = (3.6 * columns, 2.8 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for (name, values), line in zip(curves.items(), ("-o", "--s", ":^", "-.d"), strict=False):
+        axes.flat[0].plot(range(last + 1 - len(values), last + 1), values, line, label=name)
+    axes.flat[0].set(xlabel="Epoch", ylabel="Loss", title=f"After epoch {last}")
+    axes.flat[0].xaxis.get_major_locator().set_params(integer=True)
+    axes.flat[0].legend()
+    for ax, (title, clip) in zip(axes.flat[1:], clips.items(), strict=False):
+        spectrogram(clip, ax=ax, band=band, top_db=-20, colorbar=False)
+        ax.set_title(title)
+    for ax in axes.flat[1 + len(clips) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def dots(summary: pd.DataFrame, by: str, metric: str, ax=None, mark_best: bool = True):
+    """Means of a metric with their 95 % intervals, one line a name, the first one on top.
+
+    `summary`: from `tables.summarise`, with the names in the column `by`. The highest mean is
+    drawn in another colour and shape, and all are written out, where asked for. Intervals of NaN
+    are left out.
+    """
+    ax = ax or plt.subplots()[1]
+    best = summary[metric].to_numpy() == summary[metric].max()
+    for chosen, style in ((~best, "o"), (best, "D" if mark_best else "o")):
+        color = "tab:orange" if mark_best and style == "D" else "tab:blue"
+        part = summary[chosen]
+        errors = [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]]
+        ax.errorbar(part[metric], np.flatnonzero(chosen), xerr=errors, fmt=style, color=color)
+    for row, value in enumerate(summary[metric] if mark_best else ()):
+        style = {"textcoords": "offset points", "ha": "center", "fontsize": "x-small"}
+        ax.annotate(f"{value:z.{DIGITS.get(metric, 2)}f}", (value, row), (0, 5), **style)
+    ax.set(xlabel=LABELS[metric], ylim=(len(summary) - 0.5, -0.5))
+    ax.set_yticks(range(len(summary)), summary[by])
+    ax.grid(axis="x", alpha=0.4)
+    return ax
+
+
+def scores(rows: pd.DataFrame, metrics=("si_sdr", "pesq"), by="system", mark_best=True):
+    """Means with 95 % intervals of each name in the column `by`, a panel a metric (see `dots`)."""
+    height = 1.0 + 0.27 * rows[by].nunique()
+    size = {"figsize": (11, height), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(metrics), **size)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        dots(tables.summarise(rows, [by], (metric,)), by, metric, ax, mark_best)
+    return figure
+
+
+def differences(rows: pd.DataFrame, system: str, other: str, metrics=("si_sdr", "pesq")):
+    """System minus other, clip by clip: means with 95 % intervals, a line a condition.
+
+    `rows`: of a table of results, with the columns of `conditions.COLUMNS`; a panel a metric.
+    """
+    groups = {}
+    for key, group in rows.groupby(list(conditions.COLUMNS), dropna=False):
+        row = dict(zip(conditions.COLUMNS, key, strict=True))
+        groups[conditions.Condition.of_row(row).title] = group
+    size = {"figsize": (11, 1.0 + 0.27 * len(groups)), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(metrics), **size)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        found = [
+            (title, *tables.paired(one, system, other, metric)) for title, one in groups.items()
+        ]
+        names = ["input", metric, f"{metric}_low", f"{metric}_high"]
+        dots(pd.DataFrame(found, columns=names), "input", metric, ax, mark_best=False)
+        ax.axvline(0, color="0.4")
+        ax.set_xlabel(f"{LABELS[metric].split(' (')[0]}, difference")
     return figure
 
 
