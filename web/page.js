@@ -539,19 +539,21 @@ function save(name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** The bytes of a WAV of 16 bits. */
+/** The bytes of a WAV of 32-bit float, so that nothing is rounded or clipped. */
 function wav(channels) {
-  const n = channels.length, size = 2 * n * channels[0].length, view = new DataView(new ArrayBuffer(44 + size));
+  const n = channels.length, size = 4 * n * channels[0].length;
+  const view = new DataView(new ArrayBuffer(44 + size));
   const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   text(0, 'RIFF');
   view.setUint32(4, 36 + size, true);
   text(8, 'WAVEfmt ');
-  [[16, 16, 4], [20, 1, 2], [22, n, 2], [24, SAMPLE_RATE, 4], [28, 2 * n * SAMPLE_RATE, 4],
-    [32, 2 * n, 2], [34, 16, 2], [40, size, 4]].forEach(([at, value, bytes]) => bytes === 4
-    ? view.setUint32(at, value, true) : view.setUint16(at, value, true));
+  for (const [at, value] of [[16, 16], [24, SAMPLE_RATE], [28, 4 * n * SAMPLE_RATE], [40, size]]) {
+    view.setUint32(at, value, true);
+  }
+  for (const [at, value] of [[20, 3], [22, n], [32, 4 * n], [34, 32]]) view.setUint16(at, value, true);
   text(36, 'data');
-  channels[0].forEach((_, i) => channels.forEach((samples, c) => view.setInt16(
-    44 + 2 * (i * n + c), Math.max(-32768, Math.min(32767, Math.round(32768 * samples[i]))), true)));
+  channels[0].forEach((_, i) => channels.forEach(
+    (samples, c) => view.setFloat32(44 + 4 * (i * n + c), samples[i], true)));
   return view;
 }
 
