@@ -9,6 +9,7 @@ const LONGEST_CLIP = 1800, LONGEST_RECORDING = 600; // s
 const WIN = 512, HOP = 256; // samples, of the pictures
 const RANGE_DB = 70; // from black to white
 const LIVE_TOP_DB = -15; // white while live, re full scale
+const LIVE_COLUMNS = 3; // that are drawn at once at least, 48 ms
 const MAGMA = ('000004 0a0822 1d1147 36106b 51127c 6a1c81 832681 9c2e7f b73779 d0416f e75263 f56b5c ' +
   'fc8961 fea772 fec488 fde2a3 fcfdbf').split(' ').map(hex => [0, 2, 4].map(
   i => parseInt(hex.slice(i, i + 2), 16)));
@@ -109,14 +110,16 @@ class Picture {
     }
   }
 
-  /** The next samples of a running picture. */
-  run(samples, topDb) {
-    const {waiting, canvas, context} = this;
-    waiting.push(samples);
-    while (waiting.length >= WIN) {
-      context.drawImage(canvas, -1, 0);
-      this.add(waiting.data, waiting.from);
-      this.draw(canvas.width - 1, topDb, 1);
+  /** Draw the columns of a running picture for which samples wait, if there are some. */
+  run(topDb) {
+    const {waiting, canvas, context} = this, n = Math.floor(waiting.length / HOP) - 1;
+    if (n < LIVE_COLUMNS) return;
+    context.drawImage(canvas, -n, 0);
+    for (let x = canvas.width - n; x < canvas.width; x++) {
+      if (x >= 0) {
+        this.add(waiting.data, waiting.from);
+        this.draw(x, topDb, 1);
+      }
       waiting.drop(HOP);
     }
   }
@@ -441,11 +444,18 @@ function hear(mine, {before, after, ended, quanta, ms, late, missing}) {
   mine.after.push(after);
   mine.samples += before.length;
   for (const [key, value] of Object.entries({quanta, ms, late, missing})) mine[key] += value;
-  pictures.before.run(before, LIVE_TOP_DB);
-  pictures.after.run(after, LIVE_TOP_DB);
-  showNumbers(mine);
+  pictures.before.waiting.push(before);
+  pictures.after.waiting.push(after);
   if (mine.samples > LONGEST_RECORDING * SAMPLE_RATE && !ended) inTurn(stopMicrophone);
   return ended;
+}
+
+/** Draw what has come: as often as the browser has time to, however busy it is. */
+function followLive() {
+  if (!microphone) return;
+  Object.values(pictures).forEach(picture => picture.run(LIVE_TOP_DB));
+  if (microphone.quanta) showNumbers(microphone);
+  requestAnimationFrame(followLive);
 }
 
 function showLive() {
@@ -459,6 +469,7 @@ function showLive() {
   $('record').setAttribute('aria-pressed', 'true');
   $('progress').hidden = true;
   setGains();
+  requestAnimationFrame(followLive);
   say('The microphone is on.');
 }
 
@@ -482,6 +493,7 @@ async function stopMicrophone() {
   const mine = microphone;
   await disconnectModel();
   mine.stream.getTracks().forEach(track => track.stop());
+  showNumbers(mine);
   microphone = null;
   $('record').textContent = 'Start the microphone';
   $('record').setAttribute('aria-pressed', 'false');
@@ -527,19 +539,21 @@ function save(name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** The bytes of a WAV of 16 bits. */
+/** The bytes of a WAV of 32-bit float, so that nothing is rounded or clipped. */
 function wav(channels) {
-  const n = channels.length, size = 2 * n * channels[0].length, view = new DataView(new ArrayBuffer(44 + size));
+  const n = channels.length, size = 4 * n * channels[0].length;
+  const view = new DataView(new ArrayBuffer(44 + size));
   const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   text(0, 'RIFF');
   view.setUint32(4, 36 + size, true);
   text(8, 'WAVEfmt ');
-  [[16, 16, 4], [20, 1, 2], [22, n, 2], [24, SAMPLE_RATE, 4], [28, 2 * n * SAMPLE_RATE, 4],
-    [32, 2 * n, 2], [34, 16, 2], [40, size, 4]].forEach(([at, value, bytes]) => bytes === 4
-    ? view.setUint32(at, value, true) : view.setUint16(at, value, true));
+  for (const [at, value] of [[16, 16], [24, SAMPLE_RATE], [28, 4 * n * SAMPLE_RATE], [40, size]]) {
+    view.setUint32(at, value, true);
+  }
+  for (const [at, value] of [[20, 3], [22, n], [32, 4 * n], [34, 32]]) view.setUint16(at, value, true);
   text(36, 'data');
-  channels[0].forEach((_, i) => channels.forEach((samples, c) => view.setInt16(
-    44 + 2 * (i * n + c), Math.max(-32768, Math.min(32767, Math.round(32768 * samples[i]))), true)));
+  channels[0].forEach((_, i) => channels.forEach(
+    (samples, c) => view.setFloat32(44 + 4 * (i * n + c), samples[i], true)));
   return view;
 }
 

@@ -18,7 +18,7 @@ from helpers.denoise import Denoiser
 from helpers.store import ROOT
 
 SAMPLE = ROOT / "data" / "sample" / "sample-clean"
-SAME = 5e-4  # of full scale, from Python: float16 weights, and 16 bits in what is saved
+SAME = 5e-4  # of full scale, from Python: weights are float16
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 HEARD = """n => {
     const {numbers} = document.getElementById('numbers').dataset;
@@ -146,7 +146,7 @@ def test_a_file_is_denoised_as_in_python(open_page, denoisers, tmp_path, method,
     page.set_input_files("#file", tmp_path / "voice.wav")
     wait_for_clip(page, "voice.wav: 3.0 s")
     before, after = saved(page, "before"), saved(page, "after")
-    assert np.abs(before - noisy).max() < 2**-15
+    np.testing.assert_array_equal(before, noisy)
     expected = denoisers(method, not whole)(noisy)
     difference = np.abs(after - expected).max()
     print(f"{method}, {'whole band' if whole else 'by frequency'}: {difference:.1e} from Python")
@@ -168,16 +168,23 @@ def record(page, seconds):
     return numbers
 
 
-def one_recording_without_underrun(page, seconds=10):
-    """Record until nothing was lost: a machine that does other work too may hold the sound up."""
-    for _ in range(5):
+def recording_without_underrun(page, seconds=10):
+    """Record until nothing was lost, three times at most; gives what the page says of the last.
+
+    A machine that does other work may hold up any sound: where all three failed, a source of
+    silence, which costs nothing, must have underruns too.
+    """
+    for _ in range(3):
         numbers = record(page, seconds)
+        print(
+            f"{numbers['ms'] / numbers['quanta']:.2f} ms of work for 8 ms of sound, "
+            f"{numbers['late']} late, {numbers['underruns']} underruns"
+        )
         if numbers["underruns"] == 0:
-            break
-    print(
-        f"{numbers['ms'] / numbers['quanta']:.2f} ms of work for 8 ms of sound, "
-        f"{numbers['late']} late, {numbers['underruns']} underruns"
-    )
+            return numbers
+    without = page.evaluate(SILENCE)
+    print(f"silence without any model: {without} underruns in 10 s")
+    assert without > 0
     return numbers
 
 
@@ -194,8 +201,8 @@ def compare_with_python(page, denoiser):
 
 def test_the_microphone_is_denoised_without_underruns(open_page, denoisers, microphone_file):
     page = open_page(permissions=["microphone"])
-    numbers = one_recording_without_underrun(page)
-    assert numbers["underruns"] == numbers["missing"] == 0
+    numbers = recording_without_underrun(page)
+    assert numbers["missing"] == 0
     assert numbers["latency"] == denoisers("spectrogram", True).latency_ms / 1000
     assert numbers["ms"] / numbers["quanta"] < 8
     before = compare_with_python(page, denoisers("spectrogram", True))
@@ -301,6 +308,16 @@ def test_all_is_named_legible_and_within_the_window(open_page, scheme, width):
         assert name in seen
 
 
+SILENCE = """async () => {
+    const context = new AudioContext({sampleRate: 16000, latencyHint: 'interactive'});
+    const source = new ConstantSourceNode(context, {offset: 0});
+    source.connect(context.destination);
+    source.start();
+    await new Promise(done => setTimeout(done, 10000));
+    const {underrunEvents} = context.playbackStats;
+    context.close();
+    return underrunEvents;
+}"""
 CONTRASTS = """() => {
     const parts = text => text.match(/[\\d.]+/g).map(Number);
     const luminance = colour => parts(colour).slice(0, 3).map(x => x / 255)
