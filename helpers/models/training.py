@@ -17,7 +17,7 @@ import numpy as np
 
 from helpers import audio, store
 from helpers.backend import keras, ops
-from helpers.data import corpus, dataset, noise, noise_bank
+from helpers.data import corpus, dataset, noise, noise_bank, pool
 from helpers.models import (
     WeightsError,
     build,
@@ -92,11 +92,10 @@ def make_data(plan: Plan, verbose: bool = False):
     corpus.CorpusError for a corpus of too few speakers.
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
-    table = corpus.check_speakers(corpus.read_corpus(folder), folder)
-    sets = {}
+    paths, sets = paths_by_split(folder), {}
     banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
     for split, (clips, bank_seed) in banks.items():
-        speech = dataset.load_speech(table.path[table.split == split])
+        speech = pool.Pool(folder, paths[split], verbose)
         files = tuple(noise.recorded_files(recordings, split))
         if plan.noise == "recorded" and recordings and not files:
             raise ValueError(
@@ -114,6 +113,12 @@ def make_data(plan: Plan, verbose: bool = False):
 
     validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
     return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
+
+
+def paths_by_split(folder: Path) -> dict[str, list[Path]]:
+    """The sounds of a corpus for training and for validation; the table of all is not kept."""
+    table = corpus.check_speakers(corpus.read_corpus(folder), folder)
+    return {split: list(table.path[table.split == split]) for split in ("train", "validation")}
 
 
 def compile_model(plan: Plan) -> WaveformWrapper:
