@@ -4,12 +4,14 @@
 `04_spectrogram_autoencoder`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from helpers.models import (
     waveform,
     weights_path,
     weights_sha256,
+    workers,
 )
 from helpers.models.blocks import WaveformWrapper, hop_length, register
 
@@ -87,9 +90,10 @@ class Plan:
 def make_data(plan: Plan, verbose: bool = False):
     """A function (first epoch) -> training batches, and the validation pairs, of a plan.
 
-    From the corpus and noise that are found. Speakers and recorded noise categories of the two
-    are disjoint. Raises ValueError where noise is to be recorded only and a split has none,
-    corpus.CorpusError for a corpus of too few speakers.
+    From the corpus and noise that are found; where several workers train together, this one's
+    share. Speakers and recorded noise categories of the two are disjoint. Raises ValueError where
+    noise is to be recorded only and a split has none, corpus.CorpusError for a corpus of too few
+    speakers.
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
     paths, sets = paths_by_split(folder), {}
@@ -109,10 +113,18 @@ def make_data(plan: Plan, verbose: bool = False):
 
     def training(first_epoch: int):
         n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
-        return dataset.make_dataset(*sets["train"], n_batches, plan.seed, first)
+        return batches(*sets["train"], n_batches, plan.seed, first)
 
-    validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
+    validation = batches(*sets["validation"], plan.validation_batches, seed=0)
     return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
+
+
+def batches(*args, **options):
+    """As `dataset.make_dataset`; on JAX this worker's share of each batch."""
+    if keras.backend.backend() == "jax":
+        share = (workers.rank(), workers.world())
+        return dataset.shared_batches(*args, **options, share=share)
+    return dataset.make_dataset(*args, **options)
 
 
 def paths_by_split(folder: Path) -> dict[str, list[Path]]:
@@ -210,6 +222,7 @@ class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
 class Checkpoint(keras.callbacks.Callback):
     """Weights, optimiser and moving averages after every epoch; the newest two are kept.
 
+    Of several workers the first keeps them; all must save, for they gather what they have in parts.
     Raises store.FileError where the disk is full. HDF5 may crash there, so room is made first.
     """
 
@@ -218,6 +231,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.run_dir = run_dir
 
     def on_epoch_end(self, epoch, logs=None):
+        if workers.rank():
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(Path(folder) / "left.weights.h5")
+            return
         path = self.run_dir / f"epoch-{epoch + 1:04d}.weights.h5"
         partial = path.with_name("partial.weights.h5")
         try:
@@ -276,7 +293,7 @@ class History(keras.callbacks.Callback):
 
 def bookkeeping(run_dir: Path) -> list[keras.callbacks.Callback]:
     """What every training does after an epoch, so that it can be stopped."""
-    return [Checkpoint(run_dir), Stopwatch(), History(run_dir)]
+    return [Checkpoint(run_dir), Stopwatch(), *([] if workers.rank() else [History(run_dir)])]
 
 
 def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
@@ -306,20 +323,24 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
 
     Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
     so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
-    as `check` does, before anything is written, and store.FileError where another process runs
-    the same plan, or a checkpoint finds no room.
+    as `check` does, before anything is written, store.FileError where another process runs
+    the same plan, or a checkpoint finds no room, and workers.WorkersError where several processes
+    cannot run it together.
     """
     check(plan)
-    with store.alone(plan.run_dir):
+    with contextlib.nullcontext() if workers.rank() else store.alone(plan.run_dir):
         return _train(plan, stop_after, verbose)
 
 
 def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | None:
-    """As `train`, for the one process that runs the plan."""
+    """As `train`, for the one process that runs the plan, or for each of those that do together."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
+    workers.share_out(plan.batch_size)
     model = compile_model(plan)
-    with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+    if not workers.rank():
+        with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+    workers.agree(epochs_done(plan.run_dir), "the epochs that are done")
     done = resume(model, plan.run_dir)
     training, validation = make_data(plan, bool(verbose))
     last = min(plan.epochs, stop_after or plan.epochs)
@@ -330,12 +351,12 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
     for cycle, end in enumerate(ends):
         if done < min(end, last):
             if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
-                model.optimizer.finalize_variable_values(model.trainable_variables)
+                take_means(model)
             model.compile(model.optimizer, cycle_loss(plan, cycle))
             model.fit(
                 training(done),
                 validation_data=validation,
-                validation_batch_size=plan.batch_size,
+                validation_batch_size=plan.batch_size // workers.world(),
                 initial_epoch=done,
                 epochs=int(min(end, last)),
                 steps_per_epoch=plan.batches,
@@ -349,12 +370,31 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
 
 def finished(plan: Plan, model: WaveformWrapper) -> keras.Model:
     """The model of frames that is left of a training after its last epoch."""
-    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    take_means(model)
+    model = own_copy(plan, model)
     if plan.start_share:
         model.frame_model.set_weights(between(plan, model.frame_model))
     if plan.method == "waveform":
         waveform.scale_output(model.frame_model, clean_gain(model))
     return model.frame_model
+
+
+def take_means(model: WaveformWrapper) -> None:
+    """Give a model the exponential means of its weights."""
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    if keras.backend.backend() == "jax":  # where both would be one array, given away twice by `fit`
+        model.set_weights(model.get_weights())
+
+
+def own_copy(plan: Plan, model: WaveformWrapper) -> WaveformWrapper:
+    """A trained model whose weights lie on one device of this process alone."""
+    if not workers.is_shared():
+        return model
+    weights = model.frame_model.get_weights()  # of all workers: each must ask
+    workers.come_home()
+    frame_model = build(plan.method)
+    frame_model.set_weights(weights)
+    return WaveformWrapper(frame_model, model.hop_length)
 
 
 def between(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
