@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -32,6 +32,10 @@ test: $(READY) ## lint, order of imports, unit tests, and every notebook in quic
 test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium (Debian: apt install chromium)
 	$(BIN)/python -m pip install -q -r requirements-browser.txt
 	$(call stage,browser,$(BIN)/python -m pytest -s tests/browser)
+
+test-distributed: $(READY) ## trainings by two processes, one of them killed, three minutes (installs JAX)
+	$(BIN)/python -m pip install -q -r requirements-distributed.txt
+	$(call stage,distributed,$(BIN)/python -m pytest -s tests/test_workers.py)
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb

@@ -19,7 +19,7 @@ from tests.train_as_worker import OPTIMIZERS
 needs_jax = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="no JAX: make test-distributed"
 )
-BOUND_SECONDS = workers.HEARTBEAT_SECONDS + 30  # from a kill to the end of all, imports included
+BOUND_SECONDS = workers.HEARTBEAT_SECONDS + 10  # from the end of one to that of all
 
 
 def test_shares_in_their_order_are_the_batches(speech_files, tmp_path):
@@ -73,13 +73,20 @@ def launch(out, *told, kill="-1 -1", **more):
 
 
 def together(out, kill="-1 -1"):
-    """Two workers that train to their end, or to that of one: exit codes, standard errors."""
+    """Two workers that train to their end, or to that of one: exit codes, standard errors, and the
+    seconds from the end of the first to that of the last."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [launch(out, address, rank, 2, kill=kill) for rank in (0, 1)]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    return [process.returncode for process in processes], errors
+    processes, ends = [launch(out, address, rank, 2, kill=kill) for rank in (0, 1)], {}
+    while len(ends) < len(processes):
+        for process in processes:
+            if process.poll() is not None:
+                ends.setdefault(process.pid, time.monotonic())
+        time.sleep(0.1)
+    errors = [process.communicate()[1] for process in processes]
+    seconds = max(ends.values()) - min(ends.values())
+    return [process.returncode for process in processes], errors, seconds
 
 
 def weights(out, optimizer):
@@ -91,7 +98,7 @@ def weights(out, optimizer):
 def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
     process = launch(out)
-    errors = process.communicate(timeout=300)[1]
+    errors = process.communicate(timeout=900)[1]
     assert process.returncode == 0, errors
     return out
 
@@ -99,7 +106,7 @@ def alone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     out = tmp_path_factory.mktemp("shared")
-    assert together(out) == ([0, 0], ["", ""])
+    assert together(out)[:2] == ([0, 0], ["", ""])
     return out
 
 
@@ -133,16 +140,15 @@ def test_weights_made_on_jax_give_the_same_on_tensorflow(shared):
 def test_a_killed_worker_ends_all_in_one_line_and_the_next_start_goes_on(shared, tmp_path):
     """First worker 1 is killed in the second epoch, then worker 0 in the third."""
     for killed, kill, done in ((1, "1 6", 1), (0, "0 6", 2)):
-        start = time.monotonic()
-        codes, errors = together(tmp_path, kill)
+        codes, errors, seconds = together(tmp_path, kill)
         assert codes == [1, 1]
-        assert time.monotonic() - start < BOUND_SECONDS + 60
+        assert seconds < BOUND_SECONDS
         for number, text in enumerate(errors):
             cause = "it was killed .SIGKILL" if number == killed else "another one is lost"
             assert re.fullmatch(rf"error: worker {number} ended, {cause}[^\n]*start all.*\n", text)
         (run,) = (tmp_path / "runs").glob("spectrogram-*/")
         assert training.epochs_done(run) == done
-    assert together(tmp_path) == ([0, 0], ["", ""])
+    assert together(tmp_path)[:2] == ([0, 0], ["", ""])
     for optimizer in OPTIMIZERS:
         for one, other in zip(
             weights(tmp_path, optimizer), weights(shared, optimizer), strict=True

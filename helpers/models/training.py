@@ -26,6 +26,7 @@ from helpers.models import (
     card,
     load,
     losses,
+    module,
     staged_path,
     waveform,
     weights_path,
@@ -55,6 +56,7 @@ class Plan:
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     start_share: float = 0.0  # of those weights in the mean with the trained ones that is kept
     noise: str = ""  # the one kind of noise for a specialist; all of the bank's by default
+    units: int = 0  # of the network's core, where it is to be of another size than the shipped one
     seed: int = 1
     validation_batches: int = 10
     bank_clips: int = noise_bank.BANK_CLIPS
@@ -66,6 +68,8 @@ class Plan:
         Weights to start from count by their folder where that is such a one, else by SHA-256.
         """
         facts, folder = dataclasses.asdict(self), Path(self.start)
+        if not self.units:  # as it was before there was a choice
+            del facts["units"]
         if self.start:
             named = re.fullmatch(rf"{self.method}-[0-9a-f]{{16}}", folder.name)
             facts["start"] = folder.name if named else weights_sha256(self.method, folder)
@@ -139,7 +143,7 @@ def compile_model(plan: Plan) -> WaveformWrapper:
     Raises models.WeightsError where the weights to start from are missing or not of their card.
     """
     keras.utils.set_random_seed(plan.seed)
-    frame_model = build(plan.method)
+    frame_model = network(plan)
     model = WaveformWrapper(frame_model, hop_length(frame_model))
     steps = [epochs * plan.batches for epochs in plan.cycles]
     rate = WarmRestarts(plan.learning_rate * 0.5**plan.goes_on, steps)
@@ -150,6 +154,11 @@ def compile_model(plan: Plan) -> WaveformWrapper:
         frame_model.set_weights(starting_weights(plan, frame_model))
     optimizer.build(model.trainable_variables)
     return model
+
+
+def network(plan: Plan) -> keras.Model:
+    """The untrained model of frames of a plan."""
+    return module(plan.method).build(units=plan.units) if plan.units else build(plan.method)
 
 
 def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
@@ -314,6 +323,8 @@ def check(plan: Plan) -> None:
         raise ValueError(f"cycles {' '.join(map(str, plan.cycles))}: give each an epoch or more")
     if plan.start_share and not plan.start:
         raise ValueError("a share of the weights to start from, but none of these: add --start")
+    if plan.units < 0:
+        raise ValueError(f"units {plan.units}: give how many, or 0 for the method's own")
     if plan.noise:
         noise_bank.check_kind(plan.noise)
 
@@ -392,7 +403,7 @@ def own_copy(plan: Plan, model: WaveformWrapper) -> WaveformWrapper:
         return model
     weights = model.frame_model.get_weights()  # of all workers: each must ask
     workers.come_home()
-    frame_model = build(plan.method)
+    frame_model = network(plan)
     frame_model.set_weights(weights)
     return WaveformWrapper(frame_model, model.hop_length)
 
