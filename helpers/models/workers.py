@@ -21,7 +21,7 @@ from helpers.command import end_with, notes_in_one_line
 
 HEARTBEAT_SECONDS = 20  # without a sign of life; then a worker counts as lost
 AUTO = "auto"  # the address, where SLURM, Kubernetes or Open MPI tell it
-LOST = re.compile(r"gloo|nccl|coordination|peer|heartbeat|deadline", re.IGNORECASE)
+LOST = re.compile(r"gloo|nccl|coordination|connection|heartbeat|deadline", re.IGNORECASE)
 AGAIN = "start all again, they go on from the last checkpoint"
 
 
