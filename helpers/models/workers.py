@@ -120,7 +120,8 @@ def run(work, address: str, number: int | None, count: int | None) -> int:
         raise ValueError(f"--workers {address}: give HOST:PORT of the first worker, or {AUTO}")
     os.environ["KERAS_BACKEND"] = "jax"
     context = multiprocessing.get_context("spawn")
-    arguments = (os.getpid(), work, address, number, count)
+    log = store.RUNS / f"worker-{os.uname().nodename}-{os.getpid()}.log"
+    arguments = (os.getpid(), log, work, address, number, count)
     process = context.Process(target=_work, args=arguments)
     process.start()
     process.join()
@@ -128,23 +129,25 @@ def run(work, address: str, number: int | None, count: int | None) -> int:
         name = "" if number is None else f" {number}"
         why = signal.Signals(-process.exitcode).name
         cause = "another one is lost" if why == "SIGABRT" else "it was killed"
-        log = store.shown(log_path(process.pid))
-        print(f"error: worker{name} ended, {cause} ({why}, {log}); {AGAIN}", file=sys.stderr)
+        print(
+            f"error: worker{name} ended, {cause} ({why}, {store.shown(log)}); {AGAIN}",
+            file=sys.stderr,
+        )
     else:
-        log_path(process.pid).unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
     return 1 if process.exitcode else 0
 
 
-def log_path(pid: int) -> Path:
-    """Where what JAX's C++ parts print in a worker goes."""
-    return store.RUNS / f"worker-{os.uname().nodename}-{pid}.log"
+def _work(
+    parent: int, log: Path, work, address: str, number: int | None, count: int | None
+) -> None:
+    """The life of a worker. It ends at once after an error: in order it would wait for others.
 
-
-def _work(parent: int, work, address: str, number: int | None, count: int | None) -> None:
-    """The life of a worker. It ends at once after an error: in order it would wait for others."""
+    What JAX's C++ parts print goes to `log`.
+    """
     end_with(parent)
     try:
-        with _quiet(log_path(os.getpid())), notes_in_one_line():
+        with _quiet(log), notes_in_one_line():
             _join(address, number, count)
             work()
             import jax
