@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -35,6 +35,10 @@ test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium 
 
 test-light: $(READY) ## the light part alone, in an empty environment: half a minute and the network
 	$(call stage,light,$(BIN)/python -m pytest tests/light)
+
+test-distributed: $(READY) ## trainings by two processes, one of them killed, three minutes (installs JAX)
+	$(BIN)/python -m pip install -q -r requirements-distributed.txt
+	$(call stage,distributed,$(BIN)/python -m pytest -s tests/test_workers.py)
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb

@@ -5,6 +5,7 @@ experiments that need them.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("plan", help="a name in experiments/plans, or a .toml file")
     sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
     sub.add_argument("--dry-run", action="store_true", help="print the steps and where they are")
+    sub.add_argument(
+        "--workers",
+        metavar="HOST:PORT",
+        help="one of several processes on JAX: where the first one listens; auto: as SLURM, "
+        "Kubernetes or Open MPI say",
+    )
+    sub.add_argument("--rank", type=int, metavar="R", help="number of this worker, from 0")
+    sub.add_argument("--world", type=int, metavar="N", help="how many workers there are")
 
     sub = experiment("export", export, "Write the models as files that run without TensorFlow.")
     sub.add_argument("--folder", type=Path, help="of the weights (default: data/models)")
@@ -144,14 +153,30 @@ def ablate(args) -> None:
     print(tables.save_rows(ablate_all(*corpus_and_noise(out)), out))
 
 
-def train(args) -> None:
-    from experiments.train import describe, read_plan, run_plan
-
-    if args.dry_run:
-        print(*describe(read_plan(args.plan, args.out)), sep="\n")
-        return
+def train(args) -> int:
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
-    print(f"weights and card: {shown(run_plan(args.plan, args.out, verbose))}")
+    if args.workers and not args.dry_run:
+        from helpers.models import workers
+
+        work = functools.partial(run_and_tell, args.plan, args.out, verbose)
+        return workers.run(work, args.workers, args.rank, args.world)
+    if not args.dry_run:
+        return run_and_tell(args.plan, args.out, verbose)
+    from experiments.train import describe, read_plan
+
+    print(*describe(read_plan(args.plan, args.out)), sep="\n")
+    return 0
+
+
+def run_and_tell(plan: str, out: Path | None, verbose: int) -> int:
+    """Run a plan, or this worker's share of it, and say where its weights are."""
+    from experiments.train import run_plan
+    from helpers.models import workers
+
+    path = run_plan(plan, out, verbose)
+    if not workers.rank():
+        print(f"weights and card: {shown(path)}")
+    return 0
 
 
 def export(args) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from helpers import store
 from helpers.backend import tf
 from helpers.evaluation import scoring
-from helpers.models import training, weights_path, weights_sha256
+from helpers.models import training, weights_path, weights_sha256, workers
 from helpers.models.training import LEARNING_RATES, Plan
 
 PLANS = Path(__file__).parent / "plans"
@@ -37,11 +37,13 @@ class Step:
         return finished.read_text() == weights_sha256(self.plan.method, self.out)
 
     def finish(self, about: str, verbose: int) -> None:
-        """Train it, or go on with it, and write weights and card."""
+        """Train it, or go on with it, and write weights and card; of workers the first writes."""
         model = training.train(self.plan, verbose=verbose)
-        training.export(self.plan, model, self.out, {"step": about})
-        with store.atomic_path(self.plan.run_dir / FINISHED, overwrite=True) as temporary:
-            temporary.write_text(weights_sha256(self.plan.method, self.out))
+        if not workers.rank():
+            training.export(self.plan, model, self.out, {"step": about})
+            with store.atomic_path(self.plan.run_dir / FINISHED, overwrite=True) as temporary:
+                temporary.write_text(weights_sha256(self.plan.method, self.out))
+        workers.agree(len(about), "the step that they finished")  # waits for the file
 
 
 def read_plan(name: str, out: Path | None = None) -> list[Step]:
@@ -96,7 +98,7 @@ def run_plan(name: str, out: Path | None = None, verbose: int = 2) -> Path:
     steps = read_plan(name, out)
     for step in steps:
         if not step.is_done:
-            step.finish(f"{step.name} of {name}", verbose)
+            step.finish(f"{step.name} of {name}", 0 if workers.rank() else verbose)
     last = steps[-1]
     if tf:
         scoring.add_scores(last.plan.method, last.out)

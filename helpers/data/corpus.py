@@ -11,9 +11,11 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from helpers import audio
+from helpers.data import lengths
 from helpers.store import ROOT, shown
 
 SPLIT_SEED = 0
@@ -107,6 +109,7 @@ def read_corpus(folder: Path, subsets: list[str] | None = None) -> pd.DataFrame:
 def read_librispeech(folder: Path, files: list[Path]) -> pd.DataFrame:
     """The table of `read_corpus` from sounds of `is_librispeech`."""
     sexes, texts = read_sexes(folder), read_transcripts(folder)
+    durations = seconds(folder, files)
     rows = [
         {
             "utterance": path.stem,
@@ -114,11 +117,11 @@ def read_librispeech(folder: Path, files: list[Path]) -> pd.DataFrame:
             "speaker": path.parts[-3],
             "chapter": path.parts[-2],
             "sex": sexes.get(path.parts[-3]),
-            "seconds": duration(path),
+            "seconds": duration,
             "text": texts.get(path.stem),
             "path": path,
         }
-        for path in files
+        for path, duration in zip(files, durations, strict=True)
     ]
     return add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
 
@@ -140,7 +143,7 @@ def read_own(folder: Path, sounds: list[Path]) -> pd.DataFrame:
     """
     top = Path(os.path.commonpath([path.parent for path in sounds]))
     rows = []
-    for path in sounds:
+    for path, duration in zip(sounds, seconds(folder, sounds), strict=True):
         inner = path.relative_to(top).with_suffix("").parts
         rows.append(
             {
@@ -149,7 +152,7 @@ def read_own(folder: Path, sounds: list[Path]) -> pd.DataFrame:
                 "speaker": inner[0],
                 "chapter": inner[-2] if len(inner) > 1 else inner[0],
                 "sex": None,
-                "seconds": duration(path),
+                "seconds": duration,
                 "text": None,
                 "path": path,
             }
@@ -209,7 +212,6 @@ def read_voxpopuli(listings: list[Path]) -> pd.DataFrame:
                         "speaker": session if row.speaker_id == "None" else row.speaker_id,
                         "chapter": session,
                         "sex": {"female": "F", "male": "M"}.get(row.gender),
-                        "seconds": duration(path),
                         "text": row.normalized_text.upper(),
                         "path": path,
                     }
@@ -219,20 +221,23 @@ def read_voxpopuli(listings: list[Path]) -> pd.DataFrame:
             f"{listings[0]}: no <year>/<id>.ogg of this list is here; cut the sounds first "
             "(python -m voxpopuli.get_asr_data)"
         )
-    return add_splits(pd.DataFrame(rows).sort_values("utterance", ignore_index=True))
+    folder = Path(os.path.commonpath([listing.parent for listing in listings]))
+    durations = seconds(folder, [row["path"] for row in rows])
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("text"), "seconds", durations)
+    return add_splits(table.sort_values("utterance", ignore_index=True))
 
 
-def duration(path: Path) -> float:
-    """Seconds of an audio file, from its header where that says it. Raises CorpusError naming a
-    file that cannot be read."""
+def seconds(folder: Path, paths: list[Path]) -> np.ndarray:
+    """Seconds of each sound below `folder`, float64 `(paths,)`, from its header where that says it.
+
+    Raises CorpusError naming a file that cannot be read.
+    """
     try:
-        with audio.open_audio(path) as reader:
-            frames = reader.frames
-            if frames is None:
-                frames = sum(map(len, reader.blocks(1 << 20)))
-            return frames / reader.samplerate
+        headers = lengths.headers(folder, paths)
     except audio.AudioError as error:
         raise CorpusError(str(error)) from error
+    return headers["frames"] / headers["sr"]
 
 
 def read_sexes(folder: Path) -> dict[str, str]:

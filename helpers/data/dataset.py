@@ -4,7 +4,9 @@ Taught in `02_noise` (mixing) and `03_waveform_autoencoder` (training).
 """
 
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,42 @@ class Batches:
         pairs = [self.draw(item) for item in range(first, first + self.batch_size)]
         noisy, clean = zip(*pairs, strict=True)
         return np.stack(noisy), np.stack(clean)
+
+
+def shared_batches(
+    speech: np.ndarray,
+    bank: noise_bank.NoiseBank,
+    seconds: float,
+    batch_size: int,
+    n_batches: int,
+    seed: int,
+    first_batch: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The part of `make_dataset`'s batches that one of several workers makes, with all its cores.
+
+    `share`: the number of the worker, and how many there are; `batch_size` is that of all, which
+    they part evenly. The parts in the order of the workers are the batch.
+    """
+    (rank, world), n_samples = share, int(seconds * audio.SAMPLE_RATE)
+
+    def draw(item):
+        return example(item, speech, bank, n_samples, seed)
+
+    numbers = range(first_batch * world + rank, n_batches * world, world)
+    return in_order(Batches(draw, batch_size // world, numbers), os.cpu_count() or 2)
+
+
+def in_order(batches: "Batches", n_threads: int) -> Iterator:
+    """Batches one after another, of which the next ones are being made in threads."""
+    with ThreadPoolExecutor(n_threads) as threads:
+        ahead = deque()
+        for i in range(len(batches)):
+            ahead.append(threads.submit(batches.__getitem__, i))
+            if len(ahead) > n_threads + 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _make_loader(batches: Batches):

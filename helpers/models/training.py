@@ -4,12 +4,14 @@
 `04_spectrogram_autoencoder`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,17 +19,19 @@ import numpy as np
 
 from helpers import audio, store
 from helpers.backend import keras, ops
-from helpers.data import corpus, dataset, noise, noise_bank
+from helpers.data import corpus, dataset, noise, noise_bank, pool
 from helpers.models import (
     WeightsError,
     build,
     card,
     load,
     losses,
+    module,
     staged_path,
     waveform,
     weights_path,
     weights_sha256,
+    workers,
 )
 from helpers.models import export as exporting
 from helpers.models.blocks import WaveformWrapper, hop_length, register
@@ -53,6 +57,7 @@ class Plan:
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
     start_share: float = 0.0  # of those weights in the mean with the trained ones that is kept
     noise: str = ""  # the one kind of noise for a specialist; all of the bank's by default
+    units: int = 0  # of the network's core, where it is to be of another size than the shipped one
     seed: int = 1
     validation_batches: int = 10
     bank_clips: int = noise_bank.BANK_CLIPS
@@ -64,6 +69,8 @@ class Plan:
         Weights to start from count by their folder where that is such a one, else by SHA-256.
         """
         facts, folder = dataclasses.asdict(self), Path(self.start)
+        if not self.units:  # as it was before there was a choice
+            del facts["units"]
         if self.start:
             named = re.fullmatch(rf"{self.method}-[0-9a-f]{{16}}", folder.name)
             facts["start"] = folder.name if named else weights_sha256(self.method, folder)
@@ -88,16 +95,16 @@ class Plan:
 def make_data(plan: Plan, verbose: bool = False):
     """A function (first epoch) -> training batches, and the validation pairs, of a plan.
 
-    From the corpus and noise that are found. Speakers and recorded noise categories of the two
-    are disjoint. Raises ValueError where noise is to be recorded only and a split has none,
-    corpus.CorpusError for a corpus of too few speakers.
+    From the corpus and noise that are found; where several workers train together, this one's
+    share. Speakers and recorded noise categories of the two are disjoint. Raises ValueError where
+    noise is to be recorded only and a split has none, corpus.CorpusError for a corpus of too few
+    speakers.
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
-    table = corpus.check_speakers(corpus.read_corpus(folder), folder)
-    sets = {}
+    paths, sets = paths_by_split(folder), {}
     banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
     for split, (clips, bank_seed) in banks.items():
-        speech = dataset.load_speech(table.path[table.split == split])
+        speech = pool.Pool(folder, paths[split], verbose)
         files = tuple(noise.recorded_files(recordings, split))
         if plan.noise == "recorded" and recordings and not files:
             raise ValueError(
@@ -111,10 +118,24 @@ def make_data(plan: Plan, verbose: bool = False):
 
     def training(first_epoch: int):
         n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
-        return dataset.make_dataset(*sets["train"], n_batches, plan.seed, first)
+        return batches(*sets["train"], n_batches, plan.seed, first)
 
-    validation = dataset.make_dataset(*sets["validation"], plan.validation_batches, seed=0)
+    validation = batches(*sets["validation"], plan.validation_batches, seed=0)
     return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
+
+
+def batches(*args, **options):
+    """As `dataset.make_dataset`; on JAX this worker's share of each batch."""
+    if keras.backend.backend() == "jax":
+        share = (workers.rank(), workers.world())
+        return dataset.shared_batches(*args, **options, share=share)
+    return dataset.make_dataset(*args, **options)
+
+
+def paths_by_split(folder: Path) -> dict[str, list[Path]]:
+    """The sounds of a corpus for training and for validation; the table of all is not kept."""
+    table = corpus.check_speakers(corpus.read_corpus(folder), folder)
+    return {split: list(table.path[table.split == split]) for split in ("train", "validation")}
 
 
 def compile_model(plan: Plan) -> WaveformWrapper:
@@ -123,7 +144,7 @@ def compile_model(plan: Plan) -> WaveformWrapper:
     Raises models.WeightsError where the weights to start from are missing or not of their card.
     """
     keras.utils.set_random_seed(plan.seed)
-    frame_model = build(plan.method)
+    frame_model = network(plan)
     model = WaveformWrapper(frame_model, hop_length(frame_model))
     steps = [epochs * plan.batches for epochs in plan.cycles]
     rate = WarmRestarts(plan.learning_rate * 0.5**plan.goes_on, steps)
@@ -134,6 +155,11 @@ def compile_model(plan: Plan) -> WaveformWrapper:
         frame_model.set_weights(starting_weights(plan, frame_model))
     optimizer.build(model.trainable_variables)
     return model
+
+
+def network(plan: Plan) -> keras.Model:
+    """The untrained model of frames of a plan."""
+    return module(plan.method).build(units=plan.units) if plan.units else build(plan.method)
 
 
 def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
@@ -206,6 +232,7 @@ class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
 class Checkpoint(keras.callbacks.Callback):
     """Weights, optimiser and moving averages after every epoch; the newest two are kept.
 
+    Of several workers the first keeps them; all must save, for they gather what they have in parts.
     Raises store.FileError where the disk is full. HDF5 may crash there, so room is made first.
     """
 
@@ -214,6 +241,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.run_dir = run_dir
 
     def on_epoch_end(self, epoch, logs=None):
+        if workers.rank():
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(Path(folder) / "left.weights.h5")
+            return
         path = self.run_dir / f"epoch-{epoch + 1:04d}.weights.h5"
         partial = path.with_name("partial.weights.h5")
         try:
@@ -272,7 +303,7 @@ class History(keras.callbacks.Callback):
 
 def bookkeeping(run_dir: Path) -> list[keras.callbacks.Callback]:
     """What every training does after an epoch, so that it can be stopped."""
-    return [Checkpoint(run_dir), Stopwatch(), History(run_dir)]
+    return [Checkpoint(run_dir), Stopwatch(), *([] if workers.rank() else [History(run_dir)])]
 
 
 def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
@@ -293,6 +324,8 @@ def check(plan: Plan) -> None:
         raise ValueError(f"cycles {' '.join(map(str, plan.cycles))}: give each an epoch or more")
     if plan.start_share and not plan.start:
         raise ValueError("a share of the weights to start from, but none of these: add --start")
+    if plan.units < 0:
+        raise ValueError(f"units {plan.units}: give how many, or 0 for the method's own")
     if plan.noise:
         noise_bank.check_kind(plan.noise)
 
@@ -302,20 +335,24 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
 
     Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
     so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
-    as `check` does, before anything is written, and store.FileError where another process runs
-    the same plan, or a checkpoint finds no room.
+    as `check` does, before anything is written, store.FileError where another process runs
+    the same plan, or a checkpoint finds no room, and workers.WorkersError where several processes
+    cannot run it together.
     """
     check(plan)
-    with store.alone(plan.run_dir):
+    with contextlib.nullcontext() if workers.rank() else store.alone(plan.run_dir):
         return _train(plan, stop_after, verbose)
 
 
 def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | None:
-    """As `train`, for the one process that runs the plan."""
+    """As `train`, for the one process that runs the plan, or for each of those that do together."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
+    workers.share_out(plan.batch_size)
     model = compile_model(plan)
-    with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+    if not workers.rank():
+        with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+    workers.agree(epochs_done(plan.run_dir), "the epochs that are done")
     done = resume(model, plan.run_dir)
     training, validation = make_data(plan, bool(verbose))
     last = min(plan.epochs, stop_after or plan.epochs)
@@ -326,12 +363,12 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
     for cycle, end in enumerate(ends):
         if done < min(end, last):
             if cycle and done == ends[cycle - 1]:  # a cycle starts from the averaged weights
-                model.optimizer.finalize_variable_values(model.trainable_variables)
+                take_means(model)
             model.compile(model.optimizer, cycle_loss(plan, cycle))
             model.fit(
                 training(done),
                 validation_data=validation,
-                validation_batch_size=plan.batch_size,
+                validation_batch_size=plan.batch_size // workers.world(),
                 initial_epoch=done,
                 epochs=int(min(end, last)),
                 steps_per_epoch=plan.batches,
@@ -345,12 +382,31 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
 
 def finished(plan: Plan, model: WaveformWrapper) -> keras.Model:
     """The model of frames that is left of a training after its last epoch."""
-    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averaged weights
+    take_means(model)
+    model = own_copy(plan, model)
     if plan.start_share:
         model.frame_model.set_weights(between(plan, model.frame_model))
     if plan.method == "waveform":
         waveform.scale_output(model.frame_model, clean_gain(model))
     return model.frame_model
+
+
+def take_means(model: WaveformWrapper) -> None:
+    """Give a model the exponential means of its weights."""
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    if keras.backend.backend() == "jax":  # where both would be one array, given away twice by `fit`
+        model.set_weights(model.get_weights())
+
+
+def own_copy(plan: Plan, model: WaveformWrapper) -> WaveformWrapper:
+    """A trained model whose weights lie on one device of this process alone."""
+    if not workers.is_shared():
+        return model
+    weights = model.frame_model.get_weights()  # of all workers: each must ask
+    workers.come_home()
+    frame_model = network(plan)
+    frame_model.set_weights(weights)
+    return WaveformWrapper(frame_model, model.hop_length)
 
 
 def between(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
