@@ -318,9 +318,9 @@ def test_a_stopped_batch_says_what_is_done_and_goes_on(tmp_path, weights, comman
     said, complained = process.communicate()
     assert process.returncode == code
     made = [name for name in everything(out) if name.endswith(".flac")]
-    assert 4 <= len(made) < 400
-    n_said = int(said.split(" done")[0].split("\n")[-1])
     n_workers = n_cores() if command == "denoise" else 1
+    assert 4 - (n_workers - 1) <= len(made) < 400  # the others may be at earlier files yet
+    n_said = int(said.split(" done")[0].split("\n")[-1])
     assert len(made) - n_workers <= n_said <= len(made)  # it may come between writing and counting
     assert complained.strip().splitlines()[-1] == "interrupted; the same call goes on from here"
     assert "Traceback" not in complained

@@ -127,7 +127,7 @@ def test_several_processes_stop_in_order(tmp_path, noisy, sent, code, whom):
     said, complained = process.communicate(timeout=30)
     assert process.returncode == code, complained
     made = [path.name for path in out.iterdir()]
-    assert 4 <= len(made) < 300
+    assert 3 <= len(made) < 300  # one may be at an earlier file yet
     assert not [name for name in made if name.startswith(".")]
     assert len(made) - 2 <= int(said.splitlines()[-1].split(" done")[0]) <= len(made)
     assert complained == "interrupted; the same call goes on from here\n"
