@@ -53,7 +53,7 @@ def untouched(noisy: np.ndarray) -> np.ndarray:
 
 def neural(method: str, folder: Path | None = None, by_frequency: bool = False) -> System:
     """A trained model as a system, the shipped one by default. Raises models.WeightsError."""
-    from helpers.denoise.stream import Denoiser  # TensorFlow starts here
+    from helpers.denoise.stream import Denoiser
 
     return Denoiser(method, folder, by_frequency=by_frequency)
 
