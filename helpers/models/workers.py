@@ -14,7 +14,10 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
+
+from tqdm import tqdm
 
 from helpers import store
 from helpers.command import end_with, notes_in_one_line
@@ -146,6 +149,7 @@ def _work(
     What JAX's C++ parts print goes to `log`.
     """
     end_with(parent)
+    tqdm.set_lock(threading.RLock())  # one of all processes would be missed after a kill, and said
     try:
         with _quiet(log), notes_in_one_line():
             _join(address, number, count)
