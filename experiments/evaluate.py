@@ -27,7 +27,8 @@ from helpers.quick import size
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
-ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every condition
+ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on all but recordings
+ON_RECORDINGS = ("noisy", "low-pass", "spectrogram", systems.DEFAULT, "oracle PSM")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +91,8 @@ def evaluate_all(
 
     The CSV `path` grows part by part and is put in the order of tables at the end.
     `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
-    `with_peers`: the peers, instead of the course's systems. Systems of the kinds ON_ALL are
-    scored on all conditions, others on `conditions.FOR_ALL` only. The rows are those of
-    `scoring.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
+    `with_peers`: the peers, instead of the course's systems; `is_scored` says where. The rows are
+    those of `scoring.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
     utterances a split and two conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
@@ -102,11 +102,7 @@ def evaluate_all(
     inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
     entries = peer_entries() if with_peers else course_entries()
     wanted = {
-        condition: {
-            name: entry
-            for name, entry in entries.items()
-            if condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
-        }
+        condition: {name: entry for name, entry in entries.items() if is_scored(name, condition)}
         for condition in inputs
     }
     for condition in tqdm(inputs, "conditions", disable=None):
@@ -120,6 +116,17 @@ def evaluate_all(
     ]
     rows = rows[told.isin(order)]  # what the protocol no longer asks for goes
     return rows.iloc[told[rows.index].map(order.index).argsort(kind="stable")]
+
+
+def is_scored(name: str, condition: Condition) -> bool:
+    """Whether the protocol asks for a system on a condition.
+
+    Everything on `conditions.FOR_ALL`, ON_RECORDINGS on `conditions.RECORDINGS`, and the kinds
+    ON_ALL on the others.
+    """
+    if condition.title in conditions.RECORDINGS:
+        return name in ON_RECORDINGS
+    return condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
 
 
 def facts(utterances, condition: Condition, name: str, entry: Entry, files) -> dict:

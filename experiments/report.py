@@ -139,7 +139,7 @@ def recordings(rows: pd.DataFrame) -> str:
 def clean_input(rows: pd.DataFrame) -> str:
     """What the models and the default do to speech without noise."""
     here = conditions.rows_of(rows, conditions.CLEAN)
-    here = here[here.system.isin(systems.names("ours"))]
+    here = here[here.system.isin(systems.names("ours", "tool"))]
     return markdown(tables.interval_table(here, COLUMNS), "clean input through")
 
 

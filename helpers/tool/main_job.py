@@ -23,7 +23,7 @@ def run_main_job(output: Path, snrs=(0.0, 10.0), n_utterances: int = 12, seed: i
 
     def keep(row, clean, estimate):
         stem = f"{row['utterance']}_{row['snr_db']:g}dB"
-        if row["system"] in ("noisy", *systems.names("ours")):
+        if row["system"] in ("noisy", *systems.names("ours", "tool")):
             audio.write(Path(output) / f"{stem}_{row['system']}.flac", estimate, overwrite=True)
         if row["system"] == "noisy":
             audio.write(Path(output) / f"{stem}_clean.flac", clean, overwrite=True)
