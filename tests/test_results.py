@@ -110,8 +110,6 @@ def test_every_condition_was_heard_with_every_system(heard):
     those = (*recognise.MAIN, *recognise.OTHERS, *recognise.PEERS)
     wanted = itertools.product(asr.PACKAGES, titles, those)
     wanted = [*wanted, *itertools.product(asr.PACKAGES, oracled, [word_errors.ORACLE])]
-    recordings = [one.title for one in recognise.RECORDINGS]
-    wanted += itertools.product(asr.PACKAGES, recordings, recognise.WITH_BACKGROUND)
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognise.UTTERANCES
 
@@ -134,8 +132,7 @@ def test_the_models_that_were_heard_are_the_shipped_ones(heard, method):
 def test_the_default_makes_nowhere_more_errors_that_can_be_told(heard):
     by = ["recogniser", "input"]
     change = word_errors.change_of_errors(heard, systems.DEFAULT, "noisy", by).set_index(by)
-    inputs = (*recognise.CONDITIONS, *recognise.RECORDINGS)
-    assert len(change) == len(asr.PACKAGES) * len(inputs)
+    assert len(change) == len(asr.PACKAGES) * len(recognise.CONDITIONS)
     assert not (change.low > 0).any()
 
 

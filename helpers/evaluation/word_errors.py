@@ -28,7 +28,7 @@ TO_SPARE = Condition("white", snr_db=20.0)  # faint: is it better left alone?
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
-KINDS = ("white", "inverter", "pink", "recorded", "none", "white + room tone", "white + hum")
+KINDS = ("white", "inverter", "pink", "recorded", "none")
 
 
 # --- counting -----------------------------------------------------------------------------------
