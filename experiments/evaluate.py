@@ -25,6 +25,7 @@ from helpers.evaluation import metrics, scoring, tables
 from helpers.quick import size
 
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
+ON_RECORDINGS_UTTERANCES = size(15, 2)  # of them, on `conditions.RECORDINGS`
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
 ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on all but recordings
@@ -97,6 +98,7 @@ def evaluate_all(
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
+    some = corpus.pick(table, splits, min(ON_RECORDINGS_UTTERANCES, UTTERANCES))
     files = tuple(noise.recorded_files(noise_folder, "test"))
     every = conditions.FOR_ALL if with_peers else conditions.CONDITIONS
     inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
@@ -106,7 +108,8 @@ def evaluate_all(
         for condition in inputs
     }
     for condition in tqdm(inputs, "conditions", disable=None):
-        score_parts(path, utterances, condition, wanted[condition], files)
+        those = some if condition.title in conditions.RECORDINGS else utterances
+        score_parts(path, those, condition, wanted[condition], files)
     rows = tables.load_rows(path)
     told = rows[[*conditions.COLUMNS, "system"]].fillna({"level_db": 0}).apply(tuple, axis=1)
     order = [

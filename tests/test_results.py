@@ -36,8 +36,11 @@ def test_results_are_complete_and_of_speakers_never_trained_on(results):
     by = list(conditions.COLUMNS)
     for rows, wanted in ((own, conditions.CONDITIONS), (installed, conditions.FOR_ALL)):
         assert len(rows[by].drop_duplicates()) == len(wanted)
-        counts = rows.groupby([*by, "system"], dropna=False).size()
-        assert set(counts) == {own.utterance.nunique()}
+        assert not rows.duplicated([*by, "system", "utterance"]).any()
+        for condition in wanted.values():
+            here = conditions.rows_of(rows, condition).groupby("system").utterance.nunique()
+            some = condition.title in conditions.RECORDINGS
+            assert set(here) == {30 if some else own.utterance.nunique()}
     assert set(installed.system) == set(systems.PEERS)
     assert set(own.system) | set(installed.system) == set(systems.TABLE)
     assert installed.version.str.contains(r"^[\w-]+ \d").all()
