@@ -25,11 +25,9 @@ from helpers.evaluation import metrics, scoring, tables
 from helpers.quick import size
 
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
-ON_RECORDINGS_UTTERANCES = size(15, 2)  # of them, on `conditions.RECORDINGS`
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
-ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on all but recordings
-ON_RECORDINGS = ("noisy", "low-pass", "spectrogram", systems.DEFAULT, "oracle PSM")
+ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,6 @@ def evaluate_all(
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
-    some = corpus.pick(table, splits, min(ON_RECORDINGS_UTTERANCES, UTTERANCES))
     files = tuple(noise.recorded_files(noise_folder, "test"))
     every = conditions.FOR_ALL if with_peers else conditions.CONDITIONS
     inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
@@ -108,8 +105,7 @@ def evaluate_all(
         for condition in inputs
     }
     for condition in tqdm(inputs, "conditions", disable=None):
-        those = some if condition.title in conditions.RECORDINGS else utterances
-        score_parts(path, those, condition, wanted[condition], files)
+        score_parts(path, utterances, condition, wanted[condition], files)
     rows = tables.load_rows(path)
     told = rows[[*conditions.COLUMNS, "system"]].fillna({"level_db": 0}).apply(tuple, axis=1)
     order = [
@@ -124,11 +120,8 @@ def evaluate_all(
 def is_scored(name: str, condition: Condition) -> bool:
     """Whether the protocol asks for a system on a condition.
 
-    Everything on `conditions.FOR_ALL`, ON_RECORDINGS on `conditions.RECORDINGS`, and the kinds
-    ON_ALL on the others.
+    Everything on `conditions.FOR_ALL`, the kinds ON_ALL on the others.
     """
-    if condition.title in conditions.RECORDINGS:
-        return name in ON_RECORDINGS
     return condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
 
 

@@ -123,19 +123,6 @@ def against_rivals(rows: pd.DataFrame, system: str) -> str:
     return markdown(pd.DataFrame(lines).T, "input", "minus")
 
 
-def recordings(rows: pd.DataFrame) -> str:
-    """The default minus the input, the low-pass and the model alone, where more than noise is."""
-    lines = {}
-    for title, condition in conditions.RECORDINGS.items():
-        here = conditions.rows_of(rows, condition)
-        for other in ("noisy", "low-pass", "spectrogram"):
-            lines[title, other] = {
-                head: difference(here, DEFAULT, other, metric)
-                for metric, (head, _) in FORMS.items()
-            }
-    return markdown(pd.DataFrame(lines).T, "input", "minus")
-
-
 def clean_input(rows: pd.DataFrame) -> str:
     """What the models and the default do to speech without noise."""
     here = conditions.rows_of(rows, conditions.CLEAN)
@@ -193,7 +180,6 @@ def results_page() -> str:
         scores=scores,
         against_spectrogram=against_rivals(rows, "spectrogram"),
         against_waveform=against_rivals(rows, "waveform"),
-        recordings=recordings(rows),
         clean=clean_input(rows),
         n_heard=heard.utterance.nunique(),
         words=words,

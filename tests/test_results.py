@@ -36,11 +36,8 @@ def test_results_are_complete_and_of_speakers_never_trained_on(results):
     by = list(conditions.COLUMNS)
     for rows, wanted in ((own, conditions.CONDITIONS), (installed, conditions.FOR_ALL)):
         assert len(rows[by].drop_duplicates()) == len(wanted)
-        assert not rows.duplicated([*by, "system", "utterance"]).any()
-        for condition in wanted.values():
-            here = conditions.rows_of(rows, condition).groupby("system").utterance.nunique()
-            some = condition.title in conditions.RECORDINGS
-            assert set(here) == {30 if some else own.utterance.nunique()}
+        counts = rows.groupby([*by, "system"], dropna=False).size()
+        assert set(counts) == {own.utterance.nunique()}
     assert set(installed.system) == set(systems.PEERS)
     assert set(own.system) | set(installed.system) == set(systems.TABLE)
     assert installed.version.str.contains(r"^[\w-]+ \d").all()
@@ -137,15 +134,6 @@ def test_the_default_makes_nowhere_more_errors_that_can_be_told(heard):
     change = word_errors.change_of_errors(heard, systems.DEFAULT, "noisy", by).set_index(by)
     assert len(change) == len(asr.PACKAGES) * len(recognise.CONDITIONS)
     assert not (change.low > 0).any()
-
-
-def test_the_default_is_better_than_the_input_on_what_people_record(results):
-    """In the mean wherever the noise lies above 2 kHz; where it does not, worse in nothing."""
-    for condition in conditions.RECORDINGS.values():
-        here = conditions.rows_of(results[0], condition)
-        for metric in ("si_sdr", "pesq", "estoi"):
-            mean, _, high = tables.paired(here, systems.DEFAULT, "noisy", metric)
-            assert high >= 0 if condition.kind.startswith("none") else mean > 0, condition.title
 
 
 def test_clean_input_stays(results):

@@ -35,10 +35,9 @@ class Row:
     """One line of the table: its kind, its colour, line and marker, and `make() -> system`.
 
     Kinds: floor, ours and ceiling stand in every table and are scored on every condition; tool
-    (what the command line does) on the headline and on recordings; classical (the rules and what
-    they could do at best), peer and oracle (other masks) on the headline only. Peers have the
-    `package` that is installed instead of a maker; `experiments.peers` makes them, in an
-    environment of their own.
+    (what the command line does), classical (the rules and what they could do at best), peer and
+    oracle (other masks) on the headline only. Peers have the `package` that is installed instead
+    of a maker; `experiments.peers` makes them, in an environment of their own.
     """
 
     kind: str
