@@ -163,7 +163,7 @@ def test_readme_and_results_say_the_same():
         "| noisy",
         "| low-pass",
         "| installed denoiser, best in SI-SDR: GTCRN",
-        "| this course, spectrogram",
+        "| this course",
         "| oracle (real mask)",
     ]
     assert all(row.count("<br>") == 3 for row in rows)

