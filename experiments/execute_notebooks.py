@@ -19,6 +19,7 @@ from helpers.store import ROOT
 
 PLAYER = re.compile(r"<audio.*?</audio>", re.DOTALL)
 DURATION = re.compile(r"(Runs in \*\*).*?(\*\* on 2 CPU cores)")
+LIVE = re.compile(r'<div class="denoiser-live">.*</div>', re.DOTALL)  # weights and all
 PLACEHOLDER = "<i>run this cell to listen</i>"
 
 
@@ -39,7 +40,8 @@ def strip(notebook: nbformat.NotebookNode) -> None:
                 output.data["image/png"] = smaller(png)
             html = output.get("data", {}).get("text/html")
             if html:
-                output.data["text/html"] = PLAYER.sub(PLACEHOLDER, "".join(html))
+                html = LIVE.sub("<i>run this cell to speak</i>", "".join(html))
+                output.data["text/html"] = PLAYER.sub(PLACEHOLDER, html)
 
 
 def duration(seconds: float) -> str:
