@@ -49,7 +49,7 @@ def test_protocol_holds_what_a_sceptic_asks_for():
             assert dataclasses.replace(one, snr_db=snr) in every.values()
     levels = {one.level_db for one in white if one.level_db is not None}
     assert levels == {-20.0, -35.0, -50.0}
-    kinds = {one.kind for one in every.values()}
+    kinds = {one.kind for one in (every | conditions.RECORDINGS).values()}
     assert {*noise.HELD_OUT_KINDS, "pink", "recorded", "none"} < kinds
     assert any(one.low == 0 for one in every.values() if one.kind == "recorded")
     assert conditions.HEADLINE.items() < every.items()
