@@ -361,7 +361,8 @@ RUN_ALL = """async () => {
 
 def test_a_reader_of_a_notebook_hears_herself_denoised(browser, server, server_folder, denoisers):
     cell = nbformat.v4.new_code_cell("from helpers.display.live import live\nlive()")
-    notebook = nbformat.v4.new_notebook(cells=[cell])
+    kernel = {"name": "python3", "display_name": "Python 3"}  # or JupyterLab asks for one
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
     nbformat.write(notebook, server_folder / "notebooks" / "live_cell.ipynb")
     context = browser.new_context(permissions=["microphone"])
     try:
