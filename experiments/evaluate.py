@@ -45,10 +45,10 @@ class Entry:
 
 def course_entries() -> dict[str, Entry]:
     """The course's own systems: floor, classical rules, trained models, oracles."""
+    ours = {name: trained(name) for name in systems.names("ours")}
+    ours[systems.DEFAULT] = trained("spectrogram", by_frequency=True)
     names = [name for name, row in systems.TABLE.items() if row.kind != "peer"]
-    entries = {name: trained(name) if name in models.METHODS else None for name in names}
-    entries[systems.DEFAULT] = trained("spectrogram", by_frequency=True)
-    return {name: entry or simple(name) for name, entry in entries.items()}
+    return {name: ours.get(name) or simple(name) for name in names}
 
 
 def simple(name: str) -> Entry:
@@ -107,14 +107,13 @@ def evaluate_all(
     for condition in tqdm(inputs, "conditions", disable=None):
         score_parts(path, utterances, condition, wanted[condition], files)
     rows = tables.load_rows(path)
-    told = rows[[*conditions.COLUMNS, "system"]].fillna({"level_db": 0}).apply(tuple, axis=1)
-    order = [
-        (*(condition.row | {"level_db": condition.level_db or 0}).values(), name)
+    parts = [
+        here[here.system == name]
         for condition, those in wanted.items()
+        for here in [conditions.rows_of(rows, condition)]
         for name in those
     ]
-    rows = rows[told.isin(order)]  # what the protocol no longer asks for goes
-    return rows.iloc[told[rows.index].map(order.index).argsort(kind="stable")]
+    return pd.concat(parts, ignore_index=True)
 
 
 def is_scored(name: str, condition: Condition) -> bool:

@@ -88,7 +88,8 @@ def facts_of_noisy(condition: Condition, seed: int, files=()) -> list:
 
     Other kinds of noise do not count. What a file holds is told by its size, not by `audio.read`.
     """
-    facts = [list(condition.row.items()), seed]
+    row = condition.row | {name: float(condition.row[name]) for name in ("low", "high", "snr_db")}
+    facts = [list(row.items()), seed]  # 2500 is 2500.0
     kind, scene = scenes.split_kind(condition.kind)
     if kind == "recorded":
         facts += [store.sizes(files), store.code(noise.recorded, told=(audio.read,))]

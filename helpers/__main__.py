@@ -203,8 +203,7 @@ def denoise(args) -> int:
         denoiser = work.denoiser
         start = time.perf_counter()
         goes_on = source.is_dir() and not args.overwrite
-        is_light = getattr(denoiser, "is_light", True)  # Keras has threads of its own
-        jobs = (args.jobs or n_cores()) if is_light else 1
+        jobs = (args.jobs or n_cores()) if denoiser.is_light else 1  # Keras has threads of its own
         report = files.for_each_file(pairs, work, files.is_there if goes_on else None, jobs)
         seconds = time.perf_counter() - start
         with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
@@ -215,9 +214,9 @@ def denoise(args) -> int:
 def maker(args) -> Callable:
     """A function that makes what `denoise` is asked to use: a model, or the low-pass."""
     if args.method == "low-pass":
-        from helpers.denoise.filtering import LowPass
+        from helpers.denoise.filtering import CUTOFF, LowPass
 
-        return functools.partial(LowPass, args.cutoff or 3_900.0, args.mix)
+        return functools.partial(LowPass, args.cutoff or CUTOFF, args.mix)
     from helpers.denoise.stream import Denoiser
 
     if args.cutoff:
@@ -247,7 +246,7 @@ def tell(report: dict, denoiser, seconds: float) -> None:
             f"in {seconds:.1f} s with the {denoiser.method} method"
         )
     tell_there(report)
-    if any(result["sr"] > 16_000 and "reduced" in result["words"] for result in results):
+    if any(result["sr"] > 16_000 and not result["left"] for result in results):
         print("note: what the input held above 8 kHz is gone; the models work at 16 kHz")
     if clipped := sum(result["clipped"] for result in results):
         print(f"note: {clipped} samples beyond full scale were clipped")

@@ -311,9 +311,13 @@ def test_a_stopped_batch_says_what_is_done_and_goes_on(tmp_path, weights, comman
     call += ["--weights", str(weights)] if command == "denoise" else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(call, **pipes)
+    deadline = time.monotonic() + 120
     while not (out / "003.flac").exists():
         time.sleep(0.01)
         assert process.poll() is None
+        if time.monotonic() > deadline:  # it may wait for a reader of what it complains about
+            process.kill()
+            raise AssertionError(process.communicate()[1])
     process.send_signal(sent)
     said, complained = process.communicate()
     assert process.returncode == code

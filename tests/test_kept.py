@@ -193,6 +193,11 @@ def test_a_fact_that_changes_is_seen_where_it_counts(table, recordings, monkeypa
     assert changed(before, keys(table, recordings)) == what
 
 
+def test_whole_numbers_and_their_floats_are_one_condition():
+    whole, floats = Condition("pink", 2_500, 7_000, 0), Condition("pink", 2_500.0, 7_000.0, 0.0)
+    assert store.key(kept.facts_of_noisy(whole, 0)) == store.key(kept.facts_of_noisy(floats, 0))
+
+
 def test_other_clips_and_other_recordings_are_seen(table, recordings):
     before = keys(table, recordings)
     assert changed(before, keys(table.head(2), recordings)) == set(EVERYTHING)

@@ -79,22 +79,6 @@ def test_dense_shapes():
     assert network(np.zeros((2, 16_000), "float32")).shape == (2, 16_000)
 
 
-def test_weighted_mse_is_that_of_numpy():
-    clean, denoised = white(3 * 500, seed=1).reshape(3, 500), white(3 * 500, seed=2).reshape(3, 500)
-    layer = dense.WeightedMSE(strength=3.0, scale=0.04)
-    passed_on = layer([clean, denoised])
-    weight = 1 + 3 * np.exp(-np.abs(clean) / 0.04)
-    expected = np.mean(weight * (clean - denoised) ** 2)
-    assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_array_equal(passed_on, denoised)
-    np.testing.assert_allclose(layer.weight(np.float32([0, 10])), [4, 1], rtol=1e-6)
-
-
-def test_weighted_mse_keeps_its_settings():
-    again = dense.WeightedMSE.from_config(dense.WeightedMSE(strength=2.0, scale=0.1).get_config())
-    assert (again.strength, again.scale) == (2.0, 0.1)
-
-
 # --- the models of frames ---------------------------------------------------------------------
 
 

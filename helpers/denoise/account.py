@@ -6,11 +6,12 @@ removed tell it. Used by the command line; seen in `06_recognition`.
 
 import numpy as np
 
+from helpers import audio
 from helpers.audio import SAMPLE_RATE
 from helpers.denoise.gate import EDGE_HZ
 
 LENGTH = 4_096  # samples of a segment: bins of 3.9 Hz, so that mains of 50 and 60 Hz are told
-WINDOW = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(LENGTH) / LENGTH)
+WINDOW = audio.hann(LENGTH)
 HZ = np.arange(LENGTH // 2 + 1) * SAMPLE_RATE / LENGTH
 NOTHING_DB = -35.0  # removed, against the input above EDGE_HZ: less is not worth a word
 LEFT_DB = -20.0  # left, against the whole input: more is worth one
@@ -34,17 +35,14 @@ class Account:
         block = np.stack([noisy, by_model, removed]).mean(axis=2)
         self.waiting = np.concatenate([self.waiting, block], axis=1)
         while self.waiting.shape[1] >= LENGTH:
-            self._hear(self.waiting[:, :LENGTH])
+            self.power += power_of(self.waiting[:, :LENGTH])
             self.waiting = self.waiting[:, LENGTH // 2 :]
-
-    def _hear(self, segment: np.ndarray) -> None:
-        self.power += np.abs(np.fft.rfft(segment * WINDOW)) ** 2
 
     @property
     def is_faint(self) -> bool:
         """Whether next to nothing was removed."""
         noisy, _, removed = self._spectra()
-        return removed.sum() <= 10 ** (NOTHING_DB / 10) * noisy[HZ >= EDGE_HZ].sum()
+        return bool(removed.sum() <= 10 ** (NOTHING_DB / 10) * noisy[HZ >= EDGE_HZ].sum())
 
     @property
     def band(self) -> tuple[float, float]:
@@ -62,7 +60,7 @@ class Account:
     def words(self) -> str:
         """For example "noise above 3.4 kHz reduced; hum at 120 Hz left as it is"."""
         if self.is_faint:
-            return f"no noise found above {EDGE_HZ / 1000:g} kHz, left as it is"
+            return f"no noise found above {EDGE_HZ / 1000:g} kHz"
         noisy, by_model, removed = self._spectra()
         left = np.clip(by_model - removed, 0, None) * (HZ < EDGE_HZ)
         left = np.where(HZ < SPEECH_HZ, noisy, left)
@@ -73,9 +71,14 @@ class Account:
 
     def _spectra(self) -> np.ndarray:
         """The three of them; of a signal shorter than a segment too."""
-        if not self.power.any():
-            self._hear(np.pad(self.waiting, ((0, 0), (0, LENGTH - self.waiting.shape[1]))))
-        return self.power
+        if self.power.any():
+            return self.power
+        return power_of(np.pad(self.waiting, ((0, 0), (0, LENGTH - self.waiting.shape[1]))))
+
+
+def power_of(segments: np.ndarray) -> np.ndarray:
+    """Power spectra `(n, bins)` of segments `(n, LENGTH)`."""
+    return np.abs(np.fft.rfft(segments * WINDOW)) ** 2
 
 
 def db(power: float, reference: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from helpers.audio import SAMPLE_RATE, as_columns
 from helpers.denoise.account import Account
 
-TAPS = 513  # as many as the rival has
+CUTOFF, TAPS = 3_900.0, 513  # Hz, and how many the rival has
 LOWEST, HIGHEST = 100.0, 7_900.0  # Hz, of cutoffs
 
 
@@ -21,8 +21,9 @@ class LowPass:
 
     method = "low-pass"
     by_frequency = False
+    is_light = True
 
-    def __init__(self, cutoff: float, mix: float = 1.0):
+    def __init__(self, cutoff: float = CUTOFF, mix: float = 1.0):
         if not LOWEST <= cutoff <= HIGHEST:
             raise ValueError(f"cutoff {cutoff:g} Hz: choose {LOWEST:g} to {HIGHEST:g}")
         if not 0 <= mix <= 1:

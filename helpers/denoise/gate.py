@@ -7,6 +7,7 @@ Taught in `05_evaluation`.
 
 import numpy as np
 
+from helpers import audio
 from helpers.audio import SAMPLE_RATE
 
 ACT_DB, PASS_DB = 20.0, 30.0  # ratio of kept to removed below which a bin is denoised, above not
@@ -14,7 +15,7 @@ EDGE_HZ = 1_500.0  # below it nothing is removed; the fade reaches EDGE_FADE of 
 EDGE_FADE = 0.15
 MEMORY_SECONDS = 10.0  # of the running energies
 WIN_LENGTH, HOP_LENGTH = 512, 256  # samples, the frames in which it looks
-WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WIN_LENGTH) / WIN_LENGTH))  # root Hann
+WINDOW = audio.root_hann(WIN_LENGTH)
 TINY = 1e-12
 
 

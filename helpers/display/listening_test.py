@@ -2,7 +2,7 @@
 
 The scales are those of ITU-T P.835 (speech signal, background noise, overall), with the clean clip
 hidden among the others and a 3.5 kHz low-pass anchor, as in ITU-R BS.1534. A demonstration: a room,
-headphones and listeners cannot be shipped. Taught in `05_evaluation`.
+headphones and listeners cannot be shipped. Taught in `appendix/05_listeners`.
 """
 
 import dataclasses

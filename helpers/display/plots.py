@@ -298,18 +298,6 @@ def quality_by_snr(summary: pd.DataFrame, metrics=("si_sdr", "pesq", "estoi")):
     return _with_legend(figure)
 
 
-def quality_by_kind(summary: pd.DataFrame, metric: str = "si_sdr"):
-    """As `quality_by_snr`, one metric and a panel for each kind of noise (column input)."""
-    groups = list(summary.groupby("input", sort=False))
-    size = {"figsize": (2.8 * len(groups), 3.2), "sharey": True, "squeeze": False}
-    figure, axes = plt.subplots(1, len(groups), **size)
-    for ax, (title, group) in zip(axes.flat, groups, strict=True):
-        _curves(ax, group, metric)
-        ax.set_title(title, fontsize="medium")
-    axes.flat[0].set(ylabel=LABELS[metric])
-    return _with_legend(figure)
-
-
 def _curves(ax, summary: pd.DataFrame, metric: str):
     """Draw a metric of every system over the SNR, with its intervals."""
     for system, group in summary.groupby("system", sort=False):

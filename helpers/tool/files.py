@@ -44,13 +44,23 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         raise AudioError(f"{target}: is a file, but {source} is a folder; name a folder")
     if target.resolve() == source.resolve():
         raise AudioError(f"{target}: is both input and output; choose another folder for OUT")
-    unreadable = []
-    files = audio.audio_files(source, unreadable) + unreadable
-    out = target.resolve()
-    files = [file for file in files if not file.parent.resolve().is_relative_to(out)]
-    if not files:
-        raise AudioError(f"{source}: no audio files below this folder; check the path")
-    return [(f, (target / f.relative_to(source)).with_suffix(".flac")) for f in files]
+    return [
+        (f, (target / f.relative_to(source)).with_suffix(".flac"))
+        for f in sounds_below(source, target)
+    ]
+
+
+def sounds_below(folder: Path, out: Path) -> list[Path]:
+    """All sounds below a folder that do not lie in `out`; a sub-folder that cannot be read is one.
+
+    Raises AudioError where there is none.
+    """
+    unreadable, out = [], out.resolve()
+    found = audio.audio_files(folder, unreadable) + unreadable
+    found = [file for file in found if not file.parent.resolve().is_relative_to(out)]
+    if not found:
+        raise AudioError(f"{folder}: no audio files below this folder; check the path")
+    return found
 
 
 def for_each_file(
@@ -237,8 +247,9 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
 
     `denoiser`: a `helpers.denoise.stream.Denoiser`.
     Written as FLAC (or WAV, if `target` ends so), see `storage`.
-    Returns {"seconds", "sr", "clipped", "words"} (seconds of audio, samples clipped to full scale,
-    what was done, in words). Raises FileError, and then leaves nothing behind.
+    Returns {"seconds", "sr", "clipped", "left", "words"} (seconds of audio, samples clipped to full
+    scale, whether it was left as it is, for lack of noise, and what was done, in words). Raises
+    FileError, and then leaves nothing behind.
     """
     with audio.open_audio(source) as reader, store.atomic_path(target, overwrite) as temporary:
         check_format(reader, source, target)
@@ -247,11 +258,12 @@ def denoise_file(denoiser, source: Path, target: Path, overwrite: bool = False) 
         stream = denoiser.stream(channels)
         blocks = denoised_blocks(stream, reader)
         clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
-        if denoiser.by_frequency and stream.account.is_faint:  # then not even the rate is touched
+        left, words = denoiser.by_frequency and stream.account.is_faint, stream.account.words()
+        if left:  # then not even the rate is touched
             blocks = reader.blocks(int(BLOCK_SECONDS * sr))
             clipped = audio.write_blocks(temporary, blocks, sr, channels, **kind)
-        words = stream.account.words()
-        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped, "words": words}
+        told = {"left": left, "words": words + ", left as it is" * left}
+        return {"seconds": reader.frames / sr, "sr": sr, "clipped": clipped} | told
 
 
 class FileDenoiser:

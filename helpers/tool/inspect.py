@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from helpers import audio, store
-from helpers.audio import AudioError
 from helpers.denoise.account import HZ, Account
 from helpers.tool import files
 
@@ -23,10 +22,7 @@ def plan(source: Path, plots: Path | None) -> list[tuple[Path, Path]]:
     Raises AudioError for a missing path, an unreadable file or a folder without audio.
     """
     if source.is_dir():
-        unreadable = []
-        found = audio.audio_files(source, unreadable) + unreadable
-        if not found:
-            raise AudioError(f"{source}: no audio files below this folder; check the path")
+        found = files.sounds_below(source, NOWHERE)
     else:
         audio.open_audio(source).close()
         found, source = [source], source.parent

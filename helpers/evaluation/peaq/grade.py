@@ -1,7 +1,7 @@
 """PEAQ, basic version: model output variables, distortion index, objective difference grade.
 
 ITU-R BS.1387-1 (2001), section numbers below are those of its annex 2. Made for wide-band audio
-at 48 kHz; chapter 05 shows what that means for 16 kHz speech. Taught in `05_evaluation`.
+at 48 kHz; the appendix of chapter 05 shows what that means for 16 kHz speech.
 """
 
 import numpy as np
