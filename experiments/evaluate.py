@@ -27,7 +27,8 @@ from helpers.quick import size
 UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* ones
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
-ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every condition
+ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every noise
+ON_RECORDINGS = ("noisy", "low-pass", "spectrogram", systems.DEFAULT, "oracle PSM")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +120,11 @@ def evaluate_all(
 def is_scored(name: str, condition: Condition) -> bool:
     """Whether the protocol asks for a system on a condition.
 
-    Everything on `conditions.FOR_ALL`, the kinds ON_ALL on the others.
+    Everything on `conditions.FOR_ALL`, ON_RECORDINGS on `conditions.RECORDINGS`, the kinds ON_ALL
+    on the others.
     """
+    if condition.title in conditions.RECORDINGS:
+        return name in ON_RECORDINGS
     return condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
 
 

@@ -72,8 +72,14 @@ MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("recorded", 0, 8_000, 0.0),
     Condition("none"),
 )
+RECORDINGS = (
+    Condition("white + room tone", snr_db=0.0),
+    Condition("white + hum", snr_db=0.0),
+    Condition("pink", 2_000, 8_000, 0.0),
+)
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD, DEFAULT)
+WITH_BACKGROUND = ("noisy", "low-pass", DEFAULT)  # heard on recordings with more than noise
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
 PEERS = ("GTCRN",)
 
@@ -191,7 +197,7 @@ def hear_test(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear_all`, on CONDITIONS.
 
-    MAIN, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
+    MAIN, WITH_BACKGROUND on RECORDINGS, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
     ORACLE, then OTHERS. `with_peers`: PEERS instead, whose environment must be the one that runs.
     `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the recognisers.
     Raises models.WeightsError where that folder holds no weights.
@@ -218,6 +224,7 @@ def hear_test(
     ]
     parts = [
         *every(MAIN),
+        *every(WITH_BACKGROUND, RECORDINGS),
         *mixes,
         *every((ORACLE,), TO_ORACLE),
         *every(OTHERS),

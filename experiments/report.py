@@ -3,6 +3,7 @@
 `python -m experiments report` (`make report`) writes both from the files of `data/results`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -102,11 +103,24 @@ def score_table(rows: pd.DataFrame, condition: Condition) -> str:
     return markdown(tables.interval_table(conditions.rows_of(rows, condition), COLUMNS), "system")
 
 
+def score_tables(rows: pd.DataFrame, inputs: Mapping[str, Condition]) -> str:
+    """One `score_table` a condition, under its title."""
+    return "\n\n".join(f"### {name}\n\n{score_table(rows, one)}" for name, one in inputs.items())
+
+
 def difference(rows: pd.DataFrame, system: str, other: str, metric: str) -> str:
     """For example `+1.2 [+0.8, +1.6]`, behind EQUAL where the clips do not tell the two apart."""
     mean, low, high = tables.paired(rows, system, other, metric)
     text = tables.interval_text(mean, low, high, FORMS[metric][1])
     return text if low > 0 or high < 0 else f"{EQUAL} {text}"
+
+
+def differences(rows: pd.DataFrame, system: str, rivals: Mapping[str, str]) -> dict[str, dict]:
+    """A system minus each rival (name in the table -> system) on one input, in all of FORMS."""
+    return {
+        rival: {head: difference(rows, system, name, m) for m, (head, _) in FORMS.items()}
+        for rival, name in rivals.items()
+    }
 
 
 def against_rivals(rows: pd.DataFrame, system: str) -> str:
@@ -116,10 +130,18 @@ def against_rivals(rows: pd.DataFrame, system: str) -> str:
         here = conditions.rows_of(rows, condition)
         best = best_peer(here)
         rivals = {"low-pass": "low-pass", "best cutoff": "oracle low-pass", best: best}
-        for rival, name in rivals.items():
-            lines[title, rival] = {
-                head: difference(here, system, name, metric) for metric, (head, _) in FORMS.items()
-            }
+        found = differences(here, system, rivals)
+        lines |= {(title, rival): line for rival, line in found.items()}
+    return markdown(pd.DataFrame(lines).T, "input", "minus")
+
+
+def on_recordings(rows: pd.DataFrame) -> str:
+    """The default minus the input, the low-pass and the model alone on what people bring."""
+    rivals = {"input": "noisy", "low-pass": "low-pass", "model alone": "spectrogram"}
+    lines = {}
+    for title, condition in conditions.RECORDINGS.items():
+        found = differences(conditions.rows_of(rows, condition), DEFAULT, rivals)
+        lines |= {(title, rival): line for rival, line in found.items()}
     return markdown(pd.DataFrame(lines).T, "input", "minus")
 
 
@@ -170,17 +192,16 @@ def results_page() -> str:
     words = "\n\n".join(
         f"### {name}\n\n{word_error_table(heard, name)}" for name in heard.recogniser.unique()
     )
-    scores = "\n\n".join(
-        f"### {title}\n\n{score_table(rows, one)}" for title, one in conditions.NOISES.items()
-    )
     return TEMPLATE.read_text(encoding="utf-8").format(
         n=rows.utterance.nunique(),
         speakers=rows.speaker.nunique(),
         equal=EQUAL,
-        scores=scores,
+        scores=score_tables(rows, conditions.NOISES),
         against_spectrogram=against_rivals(rows, "spectrogram"),
         against_waveform=against_rivals(rows, "waveform"),
         clean=clean_input(rows),
+        recordings=on_recordings(rows),
+        recordings_scores=score_tables(rows, conditions.RECORDINGS),
         n_heard=heard.utterance.nunique(),
         words=words,
         phonemes=phoneme_table(),

@@ -110,6 +110,8 @@ def test_every_condition_was_heard_with_every_system(heard):
     those = (*recognise.MAIN, *recognise.OTHERS, *recognise.PEERS)
     wanted = itertools.product(asr.PACKAGES, titles, those)
     wanted = [*wanted, *itertools.product(asr.PACKAGES, oracled, [word_errors.ORACLE])]
+    titles = [one.title for one in recognise.RECORDINGS]
+    wanted += itertools.product(asr.PACKAGES, titles, recognise.WITH_BACKGROUND)
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognise.UTTERANCES
 
@@ -132,7 +134,7 @@ def test_the_models_that_were_heard_are_the_shipped_ones(heard, method):
 def test_the_default_makes_nowhere_more_errors_that_can_be_told(heard):
     by = ["recogniser", "input"]
     change = word_errors.change_of_errors(heard, systems.DEFAULT, "noisy", by).set_index(by)
-    assert len(change) == len(asr.PACKAGES) * len(recognise.CONDITIONS)
+    assert len(change) == len(asr.PACKAGES) * len(recognise.CONDITIONS + recognise.RECORDINGS)
     assert not (change.low > 0).any()
 
 
@@ -151,6 +153,16 @@ def test_the_default_is_level_with_the_model_where_it_is_made_for(results):
         for metric, least in (("si_sdr", -0.05), ("pesq", least_pesq), ("estoi", -0.001)):
             mean, *_ = tables.paired(here, systems.DEFAULT, "spectrogram", metric)
             assert mean >= least, (title, metric)
+
+
+def test_recordings_with_more_than_noise_gain_and_none_loses(results):
+    for title, condition in conditions.RECORDINGS.items():
+        here = conditions.rows_of(results[0], condition)
+        is_noisy = not condition.kind.startswith("none")
+        for metric in ("si_sdr", "pesq", "estoi"):
+            mean, _, high = tables.paired(here, systems.DEFAULT, "noisy", metric)
+            assert high >= 0, (title, metric)
+            assert mean > 0 or not is_noisy, (title, metric)
 
 
 # --- phoneme errors -----------------------------------------------------------------------------

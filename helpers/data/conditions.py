@@ -102,6 +102,18 @@ SWEEP = named(  # of white noise, on which every system is scored too
     *(Condition("white", snr_db=snr_db) for snr_db in (-5.0, 5.0, 20.0))
 )
 FOR_ALL = HEADLINE | SWEEP
+RECORDINGS = named(  # what people bring: more than noise, and noise from 2 kHz on
+    Condition("white + room tone", snr_db=0.0),
+    Condition("white + hum", snr_db=0.0),
+    Condition("white + rumble", snr_db=0.0),
+    Condition("white + offset", snr_db=5.0),
+    Condition("white + reverberation", snr_db=0.0),
+    Condition("white + telephone", 2_000, 4_000, 5.0),
+    Condition("white", 2_000, 8_000, 0.0),
+    Condition("pink", 2_000, 8_000, 0.0),
+    Condition("beeps", 2_200, 2_400, 0.0),
+    Condition("none + music"),
+)
 SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise but white
 CONDITIONS = (  # the shipped models, and what stands below and above them, on all of these
     FOR_ALL
@@ -114,18 +126,7 @@ CONDITIONS = (  # the shipped models, and what stands below and above them, on a
         )
     )
     | named(*(Condition("white", snr_db=0.0, level_db=level_db) for level_db in (-20.0, -35.0)))
-)
-RECORDINGS = named(  # beside the protocol: what else people record, and noise from 2 kHz on
-    Condition("white + room tone", snr_db=0.0),
-    Condition("white + hum", snr_db=0.0),
-    Condition("white + rumble", snr_db=0.0),
-    Condition("white + offset", snr_db=5.0),
-    Condition("white + reverberation", snr_db=0.0),
-    Condition("white + telephone", 2_000, 4_000, 5.0),
-    Condition("white", 2_000, 8_000, 0.0),
-    Condition("pink", 2_000, 8_000, 0.0),
-    Condition("beeps", 2_200, 2_400, 0.0),
-    Condition("none + music"),
+    | RECORDINGS
 )
 
 
