@@ -88,7 +88,7 @@ def cards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def speech_in_hiss(speech_files):
+def speech_in_hiss():
     """Bundled voices in white noise above 4 kHz at 5 dB, float32 (samples,)."""
     paths = sorted(SAMPLE.glob("*/*/*/*-0000.flac"))
     clean = np.concatenate([audio.read(path) for path in paths])[: int(PLAYED * SR)]
