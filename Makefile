@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -24,7 +24,7 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 	$(call stage,imports,$(BIN)/lint-imports --no-logo)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light --ignore tests/live_sinks)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
@@ -35,6 +35,12 @@ test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium 
 
 test-light: $(READY) ## the light part alone, in an empty environment: half a minute and the network
 	$(call stage,light,$(BIN)/python -m pytest tests/light)
+
+test-live: $(READY) ## `denoiser live` between two sound cards of PulseAudio, and its latency: a minute
+	@command -v pulseaudio > /dev/null && command -v parec > /dev/null || { echo \
+		"PulseAudio is needed (Debian: apt install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2)" >&2; exit 1; }
+	$(BIN)/python -m pip install -q -r requirements-live.txt
+	$(call stage,live,$(BIN)/python -m pytest -s tests/live_sinks)
 
 test-distributed: $(READY) ## trainings by two processes, one of them killed, three minutes (installs JAX)
 	$(BIN)/python -m pip install -q -r requirements-distributed.txt

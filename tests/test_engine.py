@@ -5,6 +5,7 @@ import json
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import SAMPLE, keep, perturb, save_model
@@ -12,10 +13,13 @@ from conftest import SAMPLE, keep, perturb, save_model
 from experiments.export import export_all
 from helpers import audio, models
 from helpers.backend import keras
-from helpers.denoise import Denoiser, Stream
+from helpers.data import conditions, corpus
+from helpers.denoise import Denoiser, Stream, systems
 from helpers.denoise.engine import KerasEngine, LightEngine
+from helpers.evaluation import scoring, tables
 from helpers.models import export, training
 from helpers.models.blocks import WaveformWrapper
+from helpers.store import RESULTS
 from helpers.tool import files
 
 SR = 16_000
@@ -283,3 +287,40 @@ def test_weights_without_an_export_run_on_keras(tmp_path):
     save_model("waveform", tmp_path, keep)
     assert isinstance(Denoiser("waveform", tmp_path).engine, KerasEngine)
     assert isinstance(Denoiser("waveform").engine, LightEngine)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+TOLERATED = {"si_sdr": 0.01, "pesq": 0.005, "estoi": 0.005}
+
+
+def score_differences(n_utterances):
+    """Scores of the light engine today minus the committed ones, a row a clip; None without clips.
+
+    Of the first utterances of the test protocol: white noise at 0 dB, and clean input.
+    """
+    folder = corpus.find_data("LibriSpeech")
+    if folder is None:
+        return None
+    by = ["utterance", "kind", "system"]
+    table, heard = corpus.read_corpus(folder), systems.make(*models.METHODS, systems.DEFAULT)
+    assert all(one.is_light for one in heard.values())
+    inputs = [conditions.WHITE, conditions.CLEAN]
+    rows = tables.load_rows(RESULTS / "test.csv")
+    committed = pd.concat([conditions.rows_of(rows, one) for one in inputs])
+    committed = committed[committed.system.isin(heard)]
+    names = committed.utterance.unique()[:n_utterances]
+    here = table[table.utterance.isin(names)]
+    if len(here) < n_utterances:
+        return None
+    today = scoring.evaluate(here, inputs, heard, conditions.SEED, workers=1)
+    metrics = list(TOLERATED)
+    return (today.set_index(by)[metrics] - committed.set_index(by)[metrics]).dropna()
+
+
+def test_scores_are_the_committed_ones():
+    differences = score_differences(3)
+    if differences is None:
+        pytest.skip("not the corpus of the results")
+    assert len(differences) == 3 * 2 * 3
+    assert (differences.abs() <= pd.Series(TOLERATED)).all(axis=None), differences
