@@ -76,9 +76,9 @@ def score(systems_: dict, utterances: pd.DataFrame) -> pd.DataFrame:
 def climb(table: pd.DataFrame) -> pd.DataFrame:
     """Train and score every rung and seed that is not kept; a row a clip, SNR, system and seed.
 
-    Columns: utterance, speaker, snr_db (dB), system, seed (empty where nothing is trained),
-    si_sdr (dB), pesq, estoi, level (dB re clean). The first rows are those of the noisy input and
-    of the low-pass, the last those of an oracle.
+    Columns: utterance, speaker, those of `conditions.COLUMNS`, system, seed (empty where nothing
+    is trained), si_sdr (dB), pesq, estoi, level (dB re clean). The first rows are those of the
+    noisy input and of the low-pass, the last those of an oracle.
     """
     utterances = corpus.pick(table, SPLIT, UTTERANCES)
     pool, parts = None, []
@@ -96,8 +96,9 @@ def climb(table: pd.DataFrame) -> pd.DataFrame:
         score(systems.make(*names), utterances)
         for names in (("noisy", "low-pass"), ("oracle PSM",))
     )
-    rows = pd.concat([floor, *parts, ceiling], ignore_index=True)
-    return rows.astype({"seed": "Int64"})
+    rows = pd.concat([floor, *parts, ceiling], ignore_index=True).astype({"seed": "Int64"})
+    by_snr = {one.snr_db: one.row for one in CONDITIONS}
+    return rows.assign(**pd.DataFrame([by_snr[snr_db] for snr_db in rows.snr_db]))
 
 
 def facts_of_rung(rung: str, seed: int, utterances: pd.DataFrame, table: pd.DataFrame) -> dict:

@@ -19,7 +19,7 @@ RUNGS = ("supervised", "two takes", "noisier", "wrong noise")  # what is trained
 SNR_RANGE = (-5.0, 15.0)  # dB, uniform, of one noise on the speech
 WRONG = (2_500.0, 7_000.0)  # Hz, of the pink noise that is not the one on the clips
 SECONDS, BATCH_SIZE = 2.0, 8
-STEPS = size(400, 12)  # the budget: 1.8 hours of audio
+STEPS = size(250, 12)  # the budget: 1.1 hours of audio
 LEARNING_RATE = 3e-3
 SMALL = {"filters": (8, 12, 16, 16), "units": 64}  # chapter 04's network
 
