@@ -1,4 +1,4 @@
-"""`helpers.models.ladder` and `experiments.ladder`: training without clean targets, rung by rung."""
+"""`helpers.models.ladder`, `experiments.ladder`: training without clean targets, rung by rung."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def pool():
 def test_noises_are_of_one_level_and_in_their_bands(pool):
     rng = np.random.default_rng(0)
     for _ in range(4):
-        speech, *noises = ladder.draw(pool, rng, SAMPLE_RATE)
+        noises = ladder.draw(pool, rng, SAMPLE_RATE)[1:]
         levels = [np.std(one) for one in noises]
         assert all(one.shape == (SAMPLE_RATE,) and one.dtype == np.float32 for one in noises)
         assert np.allclose(levels, levels[0], rtol=1e-3)
