@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -78,6 +78,9 @@ phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised sp
 
 ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
 	$(BIN)/python -m experiments ablate --out data/results/ablation
+
+ladder: $(READY) ## train a small network with and without clean targets, resumable, into data/results
+	$(BIN)/python -m experiments ladder --out data/results/ladder
 
 report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report
