@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation adapting report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -72,6 +72,9 @@ phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised sp
 
 ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
 	$(BIN)/python -m experiments ablate --out data/results/ablation
+
+adapting: $(READY) ## adapt two models to noisy clips alone, resumable, into data/results
+	$(BIN)/python -m experiments adapt-domains --out data/results/adapting
 
 report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report
