@@ -37,7 +37,7 @@ NOISY_SNRS = (-5.0, 10.0)  # dB, of the noisy clips, uniform
 NOISY_MINUTES = size(20.0, 1.0)  # of noisy clips to adapt to
 BATCH_SIZE, SECONDS = 8, 2.0
 TEACHER_STEPS, TEACHER_RATE = size(400, 4), 3e-3  # of teacher B
-STEPS, EPOCHS = size(240, 4), size(6, 2)  # of every row, and when it is looked at
+STEPS, EPOCHS = size(200, 4), size(5, 2)  # of every row, and when it is looked at
 RATES = {"A": 3e-4, "B": 1e-3}  # learning rates of the students
 SEEDS = {"A": (1,), "B": size((1, 2, 3), (1,))}
 UTTERANCES, CLIP_SECONDS = size(16, 1), 5.0  # scored, of each split
@@ -76,13 +76,13 @@ INPUTS = {  # to score on
 }
 RECIPES = {  # row -> its recipe
     "control": Recipe(1.0),
-    "RemixIT, frozen teacher": Recipe(0.0, momentum=1.0),
-    "RemixIT, moving teacher": Recipe(0.0),
+    "upper bound": Recipe(1.0),
     "RemixIT, half supervised": Recipe(0.5),
     "teacher's noise on clean speech, half": Recipe(0.5, speech="clean"),
-    "upper bound": Recipe(1.0),
+    "RemixIT, moving teacher": Recipe(0.0),
+    "RemixIT, frozen teacher": Recipe(0.0, momentum=1.0),
 }
-ROWS = {"A": ("control", "RemixIT, half supervised", "upper bound"), "B": tuple(RECIPES)}
+ROWS = {"A": tuple(RECIPES)[:4], "B": tuple(RECIPES)}
 
 
 # --- data -----------------------------------------------------------------------------------------

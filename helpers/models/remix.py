@@ -53,6 +53,10 @@ class Student(WaveformWrapper):
         self.teacher = WaveformWrapper(copy_of(frame_model), hop)
         self.teacher.trainable = False
 
+    def build(self, input_shape):
+        self.teacher.build(input_shape)
+        super().build(input_shape)
+
     def train_step(self, data):
         known, found = data
         logs = super().train_step(self.mixed(known, found))
