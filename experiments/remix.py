@@ -36,6 +36,7 @@ BAND = (3_000.0, 8_000.0)  # Hz, of the target noise, as the protocol's recorded
 NOISY_SNRS = (-5.0, 10.0)  # dB, of the noisy clips, uniform
 NOISY_MINUTES = size(20.0, 1.0)  # of noisy clips to adapt to
 BATCH_SIZE, SECONDS = 8, 2.0
+SHAPE = BATCH_SIZE, int(SECONDS * SAMPLE_RATE)  # of a batch
 TEACHER_STEPS, TEACHER_RATE = size(400, 4), 3e-3  # of teacher B
 STEPS, EPOCHS = size(200, 4), size(5, 2)  # of every row, and when it is looked at
 RATES = {"A": 3e-4, "B": 1e-3}  # learning rates of the students
@@ -186,15 +187,10 @@ class Trainers:
             network = models.load("spectrogram") if teacher == "A" else small()
             plain = WaveformWrapper(network, spectrogram.HOP_LENGTH)
             self.made[kind] = Student(network, recipe) if kind[1] else plain
-            compile_model(self.made[kind], RATES[teacher], STEPS)
+            loss = DenoisingLoss(**(remix.SHIPPED_LOSS if teacher == "A" else {}))
+            remix.compile_model(self.made[kind], RATES[teacher], STEPS, loss, SHAPE)
         remix.begin(self.made[kind], start)
         return self.made[kind]
-
-
-def compile_model(model: WaveformWrapper, rate: float, steps: int) -> None:
-    """Make a model ready to train."""
-    shape = BATCH_SIZE, int(SECONDS * SAMPLE_RATE)
-    remix.compile_model(model, rate, steps, DenoisingLoss(), shape)
 
 
 def teacher_b(data: Data, seed: int) -> list[np.ndarray]:
@@ -203,10 +199,11 @@ def teacher_b(data: Data, seed: int) -> list[np.ndarray]:
 
 
 def train_teacher(data: Data, seed: int) -> list[np.ndarray]:
-    """The weights of a teacher B, from synthetic noise and the speakers with clean speech."""
+    """As chapter 04 does it, from synthetic noise and the speakers with clean speech."""
     keras.utils.set_random_seed(seed)
     model = WaveformWrapper(small(), spectrogram.HOP_LENGTH)
-    compile_model(model, TEACHER_RATE, TEACHER_STEPS)
+    rate = keras.optimizers.schedules.CosineDecay(TEACHER_RATE, TEACHER_STEPS)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=3.0), DenoisingLoss())
     known = data.known("B", TEACHER_STEPS, seed)
     model.fit(known, epochs=1, steps_per_epoch=TEACHER_STEPS, shuffle=False, verbose=0)
     return model.frame_model.get_weights()

@@ -357,8 +357,8 @@ def adapt(args) -> int:
     from helpers.tool import adapt
 
     settings = {"minutes": args.minutes, "steps": args.steps or 0, "seed": args.seed}
-    plan_of = functools.partial(adapt.Adaptation, METHODS[args.method], str(args.start), **settings)
-    print(adapt.adapt(args.source, args.out, plan_of, begun))
+    plan = adapt.Adaptation(METHODS[args.method], str(args.start), **settings)
+    print(adapt.adapt(args.source, args.out, plan, begun))
     return 0
 
 

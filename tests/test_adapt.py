@@ -71,8 +71,8 @@ def test_it_writes_weights_that_denoise(adapted, noisy):
 def test_the_card_says_what_it_is(adapted, noisy_folder):
     card = models.card("spectrogram", adapted[0])
     assert card["start"]["sha256"] == models.weights_sha256("spectrogram")
-    assert [name for name, _ in card["adapted_to"]["sounds"]] == [f"{i}.flac" for i in range(4)]
-    for name, size in card["adapted_to"]["sounds"]:
+    assert [name for name, _ in card["plan"]["sounds"]] == [f"{i}.flac" for i in range(4)]
+    for name, size in card["plan"]["sounds"]:
         assert (noisy_folder / name).stat().st_size == size
     assert card["plan"]["recipe"]["supervised"] == adapt.RECIPE.supervised
     assert card["steps"] == 6

@@ -22,7 +22,7 @@ from helpers.data.conditions import Condition
 from helpers.data.noise_bank import NoiseBank
 from helpers.denoise import systems
 from helpers.evaluation import metrics
-from helpers.models import remix, training
+from helpers.models import remix, training, waveform
 from helpers.models.blocks import WaveformWrapper, hop_length
 from helpers.models.losses import DenoisingLoss
 from helpers.models.remix import Recipe, Student
@@ -61,7 +61,7 @@ class Adaptation:
 
     method: str
     start: str
-    sounds: tuple[tuple[str, int], ...]
+    sounds: tuple[tuple[str, int], ...] = ()
     minutes: float = 30.0
     steps: int = 0
     recipe: Recipe = RECIPE
@@ -89,22 +89,22 @@ class Adaptation:
         return fixed_steps(self) * self.batch_size * self.seconds / 3600
 
 
-def adapt(source: Path, out: Path, plan_of, begun: float) -> str:
+def adapt(source: Path, out: Path, plan: Adaptation, begun: float) -> str:
     """Adapt, or go on with it, and write weights and card to `out`; gives the table of scores.
 
-    `plan_of`: (sounds) -> Adaptation; `begun`: `time.monotonic()` of the start, from which the
-    minutes count. Raises AudioError and ValueError for a folder that is no good, WeightsError for
-    a start that is not there.
+    `plan`: without its sounds, those of `source`; `begun`: `time.monotonic()` of the start, from
+    which the minutes count. Raises AudioError and ValueError for a folder that is no good,
+    WeightsError for a start that is not there.
     """
     paths = check_folder(source, out)
-    plan = plan_of(tuple((str(p.relative_to(source)), p.stat().st_size) for p in paths))
+    sounds = tuple((str(path.relative_to(source)), path.stat().st_size) for path in paths)
+    plan = dataclasses.replace(plan, sounds=sounds)
     check_start(plan, out)
     with store.alone(plan.run_dir):
         store.remove_leftovers(plan.run_dir)
         data = Data(plan, source, paths)
         model = train(plan, data, begun)
-        about = {"adapted_to": {"folder": store.shown(source), "sounds": list(plan.sounds)}}
-        about |= {"steps": fixed_steps(plan), "rule": RULE}
+        about = {"adapted_to": store.shown(source), "steps": fixed_steps(plan), "rule": RULE}
         training.export(plan, model, out, about)
         scores = score(plan, data, out)
     return verdict(plan, scores, out)
@@ -248,14 +248,15 @@ def train(plan: Adaptation, data: Data, begun: float) -> keras.Model:
             callbacks=[Bar(n_steps), *training.bookkeeping(plan.run_dir)],
             verbose=0 if sys.stderr.isatty() else 2,
         )
+    if plan.method == "waveform":  # its level drifts
+        waveform.scale_output(model.frame_model, training.clean_gain(model))
     return model.frame_model
 
 
 def compile_student(plan: Adaptation, model: Student, steps: int) -> None:
-    """Make it ready to train, with the loss of the last training of the shipped model."""
-    loss = DenoisingLoss(linear_below=0.2, level_weight=0.015)
+    """Make it ready to train."""
     shape = plan.batch_size, int(plan.seconds * SAMPLE_RATE)
-    remix.compile_model(model, RATE, steps, loss, shape)
+    remix.compile_model(model, RATE, steps, DenoisingLoss(**remix.SHIPPED_LOSS), shape)
 
 
 class Bar(keras.callbacks.Callback):
