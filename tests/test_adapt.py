@@ -1,5 +1,6 @@
 """`denoiser adapt` and its recipe: clips taken apart and mixed anew, going on, the card."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -35,6 +36,22 @@ def noisy_folder(tmp_path_factory, speech_files):
     return folder
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A folder with a tiny untrained model to start from."""
+    folder = tmp_path_factory.mktemp("start")
+    keras.utils.set_random_seed(0)
+    path = models.weights_path("spectrogram", folder)
+    tiny().save(path)
+    card = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return folder
+
+
+def tiny() -> keras.Model:
+    return spectrogram.build(filters=(2, 2, 2, 2), fine_filters=2, units=4)
+
+
 def call(runs, *arguments) -> list[str]:
     """A quick run of `denoiser adapt` in a process of its own, its checkpoints below `runs`."""
     code = (
@@ -49,28 +66,29 @@ def environment() -> dict:
 
 
 @pytest.fixture(scope="module")
-def adapted(tmp_path_factory, noisy_folder):
+def adapted(tmp_path_factory, noisy_folder, start):
     """The folder of weights of a run that nobody stopped, and what it said."""
     folder = tmp_path_factory.mktemp("adapted")
-    command = call(folder / "runs", noisy_folder, "--out", folder / "out", *STEPS)
+    places = "--start", start, "--out", folder / "out"
+    command = call(folder / "runs", noisy_folder, *places, *STEPS)
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
     return folder / "out", done
 
 
-def test_it_writes_weights_that_denoise(adapted, noisy):
+def test_it_writes_weights_that_denoise(adapted, start, noisy):
     out, _ = adapted
     estimate = Denoiser("spectrogram", out)(noisy)
     assert estimate.shape == noisy.shape
-    shipped, mine = (models.load("spectrogram", folder) for folder in (models.FOLDER, out))
-    pairs = zip(shipped.get_weights(), mine.get_weights(), strict=True)
+    before, mine = (models.load("spectrogram", folder) for folder in (start, out))
+    pairs = zip(before.get_weights(), mine.get_weights(), strict=True)
     assert any(np.any(one != other) for one, other in pairs)
     assert {path.suffix for path in out.iterdir()} == {".keras", ".json", ".csv", ".tflite"}
 
 
-def test_the_card_says_what_it_is(adapted, noisy_folder):
+def test_the_card_says_what_it_is(adapted, start, noisy_folder):
     card = models.card("spectrogram", adapted[0])
-    assert card["start"]["sha256"] == models.weights_sha256("spectrogram")
+    assert card["start"]["sha256"] == models.weights_sha256("spectrogram", start)
     assert [name for name, _ in card["plan"]["sounds"]] == [f"{i}.flac" for i in range(4)]
     for name, size in card["plan"]["sounds"]:
         assert (noisy_folder / name).stat().st_size == size
@@ -82,19 +100,20 @@ def test_the_card_says_what_it_is(adapted, noisy_folder):
     assert card["take"] == adapt.what_to_take(pd.DataFrame(card["scores"]))
 
 
-def test_it_prints_both_scores_and_what_to_take(adapted):
+def test_it_prints_both_scores_and_what_to_take(adapted, start):
     out, done = adapted
     card = models.card("spectrogram", out)
     assert f"rule: {adapt.RULE}" in done.stdout
-    folder = out if card["take"] == "adapted" else models.FOLDER
+    folder = out if card["take"] == "adapted" else start
     assert done.stdout.strip().endswith(f"so take: --weights {folder}")
     for line in card["scores"]:
         assert f"{line['si_sdr']:.1f}" in done.stdout
     assert "silence.flac: left out: silence" in done.stderr
 
 
-def test_killed_and_called_again_it_gives_the_same_weights(tmp_path, adapted, noisy_folder):
-    command = call(tmp_path / "runs", noisy_folder, "--out", tmp_path / "out", *STEPS)
+def test_killed_and_called_again_it_gives_the_same_weights(tmp_path, adapted, start, noisy_folder):
+    places = "--start", start, "--out", tmp_path / "out"
+    command = call(tmp_path / "runs", noisy_folder, *places, *STEPS)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()}
     process = subprocess.Popen(command, **quiet)
     while not list(tmp_path.glob("runs/*/epoch-0001.weights.h5")):
@@ -153,8 +172,8 @@ def test_places_that_are_no_good_are_one_line(tmp_path, noisy_folder, capsys):
 
     inside, nowhere = noisy_folder / "out", tmp_path / "nowhere"
     assert f"{inside}: lies in {noisy_folder}; choose" in error("--out", inside)
-    start = ["--start", nowhere, "--out", tmp_path / "out"]
-    assert error(*start).startswith(f"error: {nowhere / 'spectrogram.keras'}: missing; ")
+    places = ["--start", nowhere, "--out", tmp_path / "out"]
+    assert error(*places).startswith(f"error: {nowhere / 'spectrogram.keras'}: missing; ")
     assert "holds the weights to start from" in error("--out", models.FOLDER)
     assert not nowhere.exists()
     for options in (["--minutes", "0"], ["--steps", "0"], []):
@@ -209,8 +228,7 @@ def clips(seed: int) -> np.ndarray:
 def student(**recipe) -> Student:
     """A tiny one, ready to train."""
     keras.utils.set_random_seed(0)
-    network = spectrogram.build(filters=(2, 2, 2, 2), fine_filters=2, units=4)
-    model = Student(network, Recipe(**recipe))
+    model = Student(tiny(), Recipe(**recipe))
     remix.compile_model(model, 1e-2, 10, DenoisingLoss(), SHAPE)
     return model
 
