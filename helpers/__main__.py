@@ -118,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, required=True, help="folder for the adapted weights")
     sub.add_argument("--minutes", type=minutes, default=30.0, help="about so long (default: 30)")
-    sub.add_argument("--steps", type=positive, metavar="N", help="so many steps instead")
+    sub.add_argument(
+        "--steps", type=positive, metavar="N", help="so many steps instead, in fifties"
+    )
     sub.add_argument("--method", choices=METHODS, default="spectrogram", metavar="METHOD")
     sub.add_argument("--seed", type=natural, default=1)
 

@@ -310,14 +310,13 @@ def inputs(plan: Adaptation, data: Data, utterances: pd.DataFrame, files) -> dic
     network = models.load(plan.method, Path(plan.start))
     model = WaveformWrapper(network, hop_length(network))
     found = remix.noise_of(model, data.held_out((len(spoken), n_samples)))
-    made = zip(spoken.values(), found, strict=True)
-    result = {FOLDER_NOISE: [noise.mix(x, n[: len(x)], 0.0)[::2] for x, n in made if n.any()]}
+    made = [(x, n[: len(x)]) for x, n in zip(spoken.values(), found, strict=True)]
+    result = {FOLDER_NOISE: [noise.mix(*pair, 0.0)[::2] for pair in made if pair[1].any()]}
     for name, one in KNOWN.items():
-        if one in conditions.possible([one], files):
-            result[name] = [
-                conditions.make_noisy(*pair, one, 0, files)[::2] for pair in spoken.items()
-            ]
-    return result
+        if conditions.possible([one], files):
+            pairs = [conditions.make_noisy(*pair, one, 0, files) for pair in spoken.items()]
+            result[name] = [pair[::2] for pair in pairs]
+    return {name: pairs for name, pairs in result.items() if pairs}
 
 
 def scores_of(clean: np.ndarray, denoised: np.ndarray) -> dict[str, float]:
