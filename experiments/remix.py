@@ -343,7 +343,7 @@ def adapt_domains(out: Path, table: pd.DataFrame, folder: Path | None, domain: D
     for name in ("noisy", "low-pass", "oracle PSM"):
         facts = facts_of_scores(data, scorer) | {"system": name}
         scored.append(kept("adapting/score", facts, functools.partial(scorer.system, name)))
-    for teacher, seed in tqdm([("B", 1), ("A", 1), ("B", 2), ("B", 3)], "teachers", disable=None):
+    for teacher, seed in tqdm([("B", 1), ("B", 2), ("A", 1), ("B", 3)], "teachers", disable=None):
         if seed not in SEEDS[teacher]:
             continue
         start = (
