@@ -83,7 +83,7 @@ RECIPES = {  # row -> its recipe
     "RemixIT, moving teacher": Recipe(0.0),
     "RemixIT, frozen teacher": Recipe(0.0, momentum=1.0),
 }
-ROWS = {"A": tuple(RECIPES)[:4], "B": tuple(RECIPES)}
+MAIN_ROWS = tuple(RECIPES)[:4]  # of teacher A too
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -343,26 +343,33 @@ def adapt_domains(out: Path, table: pd.DataFrame, folder: Path | None, domain: D
     for name in ("noisy", "low-pass", "oracle PSM"):
         facts = facts_of_scores(data, scorer) | {"system": name}
         scored.append(kept("adapting/score", facts, functools.partial(scorer.system, name)))
-    for teacher, seed in tqdm([("B", 1), ("B", 2), ("A", 1), ("B", 3)], "teachers", disable=None):
-        if seed not in SEEDS[teacher]:
-            continue
-        start = (
-            teacher_b(data, seed) if teacher == "B" else models.load("spectrogram").get_weights()
-        )
-        ends = {"teacher": start}
-        for row in ("teacher", *ROWS[teacher]):
-            if row != "teacher":
-                facts = facts_of_run(data, teacher, row, seed)
-                make = functools.partial(train_row, data, trainers, teacher, row, seed, start)
-                run = runs[teacher, row, seed] = kept("adapting/run", facts, make)
-                ends[row] = run["weights"]
-            model = trainers.get(teacher, Recipe(1.0), start)
-            facts = facts_of_scores(data, scorer) | {"weights": digest(ends[row])}
-            make = functools.partial(scorer.weights, model, ends[row])
-            rows = kept("adapting/score", facts, make)
-            scored.append(rows.assign(teacher=teacher, system=row, seed=seed))
-            tables.save_rows(pd.concat(scored, ignore_index=True)[list(COLUMNS)], out)
-            tables.save_rows(curves(runs), out.with_name(f"{out.name}_curves"))
+    for teacher, seed, row in tqdm(order(), "rows", disable=None):
+        start = ends = teacher_weights(data, teacher, seed)
+        if row != "teacher":
+            facts = facts_of_run(data, teacher, row, seed)
+            make = functools.partial(train_row, data, trainers, teacher, row, seed, start)
+            run = runs[teacher, row, seed] = kept("adapting/run", facts, make)
+            ends = run["weights"]
+        model = trainers.get(teacher, Recipe(1.0), start)
+        facts = facts_of_scores(data, scorer) | {"weights": digest(ends)}
+        rows = kept("adapting/score", facts, functools.partial(scorer.weights, model, ends))
+        scored.append(rows.assign(teacher=teacher, system=row, seed=seed))
+        tables.save_rows(pd.concat(scored, ignore_index=True)[list(COLUMNS)], out)
+        tables.save_rows(curves(runs), out.with_name(f"{out.name}_curves"))
+
+
+def order() -> list[tuple[str, int, str]]:
+    """Teacher, seed and row of all that is trained: what decides first, for all seeds."""
+    tasks = [(teacher, seed) for teacher, seeds in SEEDS.items() for seed in seeds]
+    tasks = sorted(tasks, key=lambda task: (task[1], task[0] == "A"))  # the small network first
+    parts = ("teacher", *MAIN_ROWS), [row for row in RECIPES if row not in MAIN_ROWS]
+    found = [(*task, row) for part in parts for task in tasks for row in part]
+    return [one for one in found if one[0] == "B" or one[2] in parts[0]]
+
+
+def teacher_weights(data: Data, teacher: str, seed: int) -> list[np.ndarray]:
+    """Those that all rows of a teacher start from."""
+    return teacher_b(data, seed) if teacher == "B" else models.load("spectrogram").get_weights()
 
 
 def curves(runs: dict) -> pd.DataFrame:
