@@ -82,6 +82,7 @@ RECIPES = {  # row -> its recipe
     "teacher's noise on clean speech, half": Recipe(0.5, speech="clean"),
     "RemixIT, moving teacher": Recipe(0.0),
     "RemixIT, frozen teacher": Recipe(0.0, momentum=1.0),
+    "RemixIT, half, unfiltered": Recipe(0.5, filtered=False),
 }
 MAIN_ROWS = tuple(RECIPES)[:4]  # of teacher A too
 
@@ -209,9 +210,13 @@ def train_teacher(data: Data, seed: int) -> list[np.ndarray]:
     return model.frame_model.get_weights()
 
 
-def train_row(data: Data, trainers: Trainers, teacher: str, row: str, seed: int, start) -> dict:
-    """Train a row of the table from the weights `start`; its weights, curve and outputs."""
-    recipe, own = RECIPES[row], "target" if row == "upper bound" else teacher
+def train_row(
+    data: Data, trainers: Trainers, teacher: str, own: str, recipe: Recipe, seed: int, start
+) -> dict:
+    """Train a row of the table from the weights `start`; its weights, curve and outputs.
+
+    `own`: the noise of the supervised part, as of `Data.bank`.
+    """
     model = trainers.get(teacher, recipe, start)
     batches = data.known(own, STEPS, seed=100 + seed)
     if recipe.supervised < 1:
@@ -347,7 +352,10 @@ def adapt_domains(out: Path, table: pd.DataFrame, folder: Path | None, domain: D
         start = ends = teacher_weights(data, teacher, seed)
         if row != "teacher":
             facts = facts_of_run(data, teacher, row, seed)
-            make = functools.partial(train_row, data, trainers, teacher, row, seed, start)
+            own = "target" if row == "upper bound" else teacher
+            make = functools.partial(
+                train_row, data, trainers, teacher, own, RECIPES[row], seed, start
+            )
             run = runs[teacher, row, seed] = kept("adapting/run", facts, make)
             ends = run["weights"]
         model = trainers.get(teacher, Recipe(1.0), start)
