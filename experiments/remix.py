@@ -396,6 +396,37 @@ def curves(runs: dict) -> pd.DataFrame:
     return rows[[*columns, "si_sdr_pauses"]]
 
 
+# --- what is told apart ---------------------------------------------------------------------------
+
+
+def by_clip(rows: pd.DataFrame, teacher: str, kind: str, metric: str, *names: str) -> pd.DataFrame:
+    """A row a clip, a column a system: the mean over the seeds that all these systems have."""
+    rows = rows[(rows.teacher == teacher) & (rows.kind == kind) & rows.system.isin(names)]
+    seeds = rows.groupby("seed").system.nunique()
+    rows = rows[rows.seed.isin(seeds.index[seeds == len(names)])]
+    return rows.pivot_table(metric, ["utterance", "speaker"], "system")[list(names)]
+
+
+def gain(rows: pd.DataFrame, teacher: str, kind: str, system: str, other: str, metric="si_sdr"):
+    """Mean of system minus other on a kind of input, and its interval, which draws speakers."""
+    wide = by_clip(rows, teacher, kind, metric, system, other)
+    values = (wide[system] - wide[other]).to_numpy()
+    return float(values.mean()), *tables.bootstrap(values, wide.index.get_level_values("speaker"))
+
+
+def way(rows: pd.DataFrame, teacher: str, system: str) -> tuple[float, float, float]:
+    """How far a system comes from the control to the upper bound in the target's SI-SDR: 1 is all.
+
+    With its interval, which draws speakers.
+    """
+    wide = by_clip(rows, teacher, "target", "si_sdr", system, "control", "upper bound")
+    parts = wide[system] - wide.control, wide["upper bound"] - wide.control
+    return tables.bootstrap_ratio(*parts, wide.index.get_level_values("speaker"))
+
+
+# --- what decides what is kept --------------------------------------------------------------------
+
+
 def digest(weights: list[np.ndarray]) -> str:
     """A name for weights."""
     return hashlib.sha256(

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import remix as experiment
 from helpers import audio, models, store
 from helpers.__main__ import main
 from helpers.backend import keras
+from helpers.data import corpus
 from helpers.denoise.stream import Denoiser
+from helpers.evaluation import tables
 from helpers.models import remix, spectrogram
 from helpers.models.losses import DenoisingLoss
 from helpers.models.remix import Recipe, Student
@@ -189,7 +192,7 @@ def test_places_that_are_no_good_are_one_line(tmp_path, noisy_folder, capsys):
     ("folder", "white", "clean", "take"),
     [
         (1.0, -0.4, -1.0, "adapted"),
-        (0.1, 0.0, 0.0, "start"),
+        (0.4, 0.0, 0.0, "start"),
         (1.0, -0.6, 0.0, "start"),
         (1.0, 0.0, -2.5, "start"),
     ],
@@ -326,3 +329,51 @@ def test_what_is_held_out_is_never_learned_from():
         learned = remix.cuts(pool, (8, 20), seed=1, step=step, share=(0.0, 0.9))
         scored = remix.cuts(pool, (8, 20), seed=1, step=step, share=(0.9, 1.0))
         assert learned.max() * 32_768 < 900 <= scored.min() * 32_768
+
+
+# --- the experiment -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results() -> pd.DataFrame:
+    return tables.load_rows(store.RESULTS / "adapting.csv").fillna({"teacher": ""})
+
+
+def test_every_row_is_scored_on_the_same_clips(results):
+    assert set(results.columns) >= set(experiment.COLUMNS)
+    assert set(results.system) >= {
+        "noisy",
+        "low-pass",
+        "oracle PSM",
+        "teacher",
+        *experiment.RECIPES,
+    }
+    parts = results.groupby(["teacher", "system", "seed", "kind"]).utterance
+    assert len({tuple(names) for names in parts.apply(sorted)}) == 1
+    assert set(results.kind) == {"target", "white", "clean"}
+
+
+@pytest.mark.parametrize(
+    "row", ["RemixIT, half supervised", "teacher's noise on clean speech, half"]
+)
+def test_the_small_network_gains_by_noisy_clips_and_forgets_little(results, row):
+    assert experiment.gain(results, "B", "target", row, "control")[1] > 0
+    assert experiment.gain(results, "B", "white", row, "control")[0] > -0.5
+    assert experiment.way(results, "B", row)[0] > 0.3
+
+
+def test_the_shipped_model_gains_nothing_by_them(results):
+    for row in experiment.MAIN_ROWS:
+        assert experiment.gain(results, "A", "target", row, "teacher")[0] < 0.2
+
+
+def test_the_recordings_of_training_and_test_are_of_other_projects():
+    adapting, testing = experiment.RAIN.adapting, experiment.RAIN.testing
+    assert not set(adapting) & set(testing)
+    table = corpus.read_corpus(store.ROOT / "data" / "sample")
+    clean, noisy = (experiment.speakers(table, which) for which in (True, False))
+    assert len(clean)
+    assert len(noisy)
+    assert not set(clean.speaker) & set(noisy.speaker)
+    assert {*clean.split, *noisy.split} == {"train"}
+    assert corpus.hash_split(experiment.RAIN.category) == "test"
