@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -81,6 +81,9 @@ ablation: $(READY) ## train the steps from a picture to a mask, resumable, into 
 
 ladder: $(READY) ## train a small network with and without clean targets, resumable, into data/results
 	$(BIN)/python -m experiments ladder --out data/results/ladder
+
+adapting: $(READY) ## adapt two models to noisy clips alone, resumable, into data/results
+	$(BIN)/python -m experiments adapt-domains --out data/results/adapting
 
 report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report

@@ -56,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     sub = experiment("ladder", ladder, "Train without clean targets, rung by rung, and score.")
     add_out(sub, "ladder")
 
+    sub = experiment(
+        "adapt-domains", adapt_domains, "Adapt to noise of noisy clips only, and score."
+    )
+    add_out(sub, "adapting")
+
     sub = experiment("train", train, "Train by a plan of steps, or go on where it was stopped.")
     sub.add_argument("plan", help="a name in experiments/plans, or a .toml file")
     sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
@@ -162,6 +167,14 @@ def ladder(args) -> None:
 
     out = args.out or OUTPUT / "ladder"
     print(tables.save_rows(climb(corpus_and_noise(out)[0]), out))
+
+
+def adapt_domains(args) -> None:
+    from experiments.remix import adapt_domains
+
+    out = args.out or OUTPUT / "adapting"
+    adapt_domains(out, *corpus_and_noise(out))
+    print(f"{out}.csv, {out}_curves.csv")
 
 
 def train(args) -> int:

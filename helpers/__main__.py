@@ -109,6 +109,21 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=natural, default=1)
     sub.add_argument("--out", type=Path, help="folder for the weights (default: data/models)")
 
+    sub = command(
+        "adapt", adapt, "Adapt a model to a folder of noisy recordings, or go on with it."
+    )
+    sub.add_argument("source", type=Path, metavar="NOISY_FOLDER", help="a minute or more in all")
+    sub.add_argument(
+        "--start", type=Path, default=models.FOLDER, help="folder of weights (default: data/models)"
+    )
+    sub.add_argument("--out", type=Path, required=True, help="folder for the adapted weights")
+    sub.add_argument("--minutes", type=minutes, default=30.0, help="about so long (default: 30)")
+    sub.add_argument(
+        "--steps", type=positive, metavar="N", help="so many steps instead, in fifties"
+    )
+    sub.add_argument("--method", choices=METHODS, default="spectrogram", metavar="METHOD")
+    sub.add_argument("--seed", type=natural, default=1)
+
     sub = command("score", score, "Score noisy, low-pass, both methods and an oracle.")
     sub.add_argument("--split", default="validation", help="or test, other, test+other")
     sub.add_argument(
@@ -163,6 +178,7 @@ snr = number(float, lambda x: -100 <= x <= 100, "dB from -100 to 100")
 natural = number(int, lambda x: x >= 0, "a whole number, 0 or more")
 cutoff = number(float, lambda x: 100 <= x <= 7_900, "Hz from 100 to 7900")
 positive = number(int, lambda x: x >= 1, "a whole number, 1 or more")
+minutes = number(float, lambda x: 1 <= x <= 100_000, "minutes, 1 or more")
 port = number(int, lambda x: 0 <= x <= 65_535, "a port from 0 to 65535")
 
 
@@ -335,6 +351,16 @@ def train(args) -> int:
     else:
         print("not scored, which needs TensorFlow: `python -m helpers score`")
     print(f"weights and card: {path}, {path.with_suffix('.json')}")
+    return 0
+
+
+def adapt(args) -> int:
+    begun = time.monotonic()
+    from helpers.tool import adapt
+
+    settings = {"minutes": args.minutes, "steps": args.steps or 0, "seed": args.seed}
+    plan = adapt.Adaptation(METHODS[args.method], str(args.start), **settings)
+    print(adapt.adapt(args.source, args.out, plan, begun))
     return 0
 
 
