@@ -188,6 +188,27 @@ def test_a_file_that_kills_its_workers_is_told_and_the_rest_done(tmp_path):
     assert len(contents(tmp_path / "out")) == len(kept) == 29
 
 
+@needs_dask
+def test_ctrl_c_ends_all_in_one_line(folder, tmp_path, noisy):
+    for i in range(100):
+        sf.write(folder / f"{i}.flac", noisy, SR)
+    out, pipe = tmp_path / "out", subprocess.PIPE
+    call = [sys.executable, "-m", "helpers", "denoise", folder, out, "--cluster", "local:2"]
+    options = {"env": os.environ | {"PYTHONPATH": str(store.ROOT)}, "text": True}
+    command = subprocess.Popen(call, start_new_session=True, stdout=pipe, stderr=pipe, **options)
+    while len(list(out.glob("*.flac"))) < 10:
+        assert command.poll() is None
+        time.sleep(0.01)
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does, to the workers, too
+    errors = command.communicate()[1]
+    assert command.returncode == 130
+    assert errors.endswith("interrupted; the same call goes on from here\n")
+    assert "Traceback" not in errors
+    left = [output for _, output in files.plan_outputs(folder, out) if not output.exists()]
+    assert left
+    assert not list(out.rglob(f"{store.TEMPORARY}*"))
+
+
 # --- what cannot be -------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import pickle
 import queue
 import re
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -186,7 +187,7 @@ class Cluster:
                 heard += [(self.at_work.pop(future), outcome) for outcome in outcomes]
         with suppress(Exception):
             self.client.cancel(list(self.at_work), force=True)
-        for one in (self.client, self.local):
+        for one in filter(None, (self.client, self.local)):
             with suppress(Exception):
                 one.close(timeout=GRACE_SECONDS)
         if self.token:
@@ -206,6 +207,7 @@ def start(n_workers: int):
         silence_logs=logging.CRITICAL + 1,
         memory_limit=None,
         env=ONE_THREAD,
+        preload=[__name__],
     )
 
 
@@ -234,6 +236,11 @@ def shared_file(groups: list[Group]):
 
 
 # --- in a worker ----------------------------------------------------------------------------------
+
+
+def dask_setup(worker) -> None:
+    """What Dask does first in a worker of a local cluster: Ctrl-C is for who started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def work_there(task: Task, folder: str, pickled: bytes, token: str) -> tuple[list, list]:
