@@ -10,6 +10,7 @@ Dask is imported only where `--cluster` is given.
 
 import functools
 import logging
+import multiprocessing
 import os
 import pickle
 import queue
@@ -39,10 +40,11 @@ CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # without any worker
 LOCAL = re.compile(r"local:([1-9]\d*)")
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # as OMP's, of Dask
-SETTINGS = {  # of Dask, where the user has no other
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",  # none waits at a worker, blamed too
-    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",  # a hundred looks a second
-    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+SETTINGS = {  # of local clusters
+    "distributed.scheduler.worker-saturation": 1.0,  # no task waits at a worker, and is blamed too
+    "distributed.worker.profile.enabled": False,  # a hundred looks a second
+    "distributed.admin.tick.interval": "500 ms",
+    "distributed.deploy.lost-worker-timeout": "1 hour",  # a busy machine restarts one slowly
 }
 ONE_FILE = threading.Lock()  # at a time in a worker, whatever threads it has: it has one model
 
@@ -66,8 +68,8 @@ class Cluster:
     """
 
     def __init__(self, address: str):
-        os.environ.update({name: os.environ.get(name, SETTINGS[name]) for name in SETTINGS})
         try:
+            import dask
             import distributed
         except ImportError as error:
             raise ClusterError(
@@ -75,6 +77,7 @@ class Cluster:
             ) from error
         if not os.environ.get("DENOISER_DEBUG"):
             logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        dask.config.set(SETTINGS)
         local = LOCAL.fullmatch(address)
         self.finished, self.at_work, self.token = queue.SimpleQueue(), {}, None
         try:
@@ -134,11 +137,18 @@ class Cluster:
         for outcome in self._outcomes(future, task):
             yield task, outcome
 
+    def _result(self, future):
+        while True:  # it may be lost with its worker, and made again, when it is asked for
+            try:
+                return future.result(timeout=PATIENCE_SECONDS)
+            except TimeoutError:
+                self._check_workers()
+
     def _outcomes(self, future, task: Task) -> list[tuple]:
         from distributed import KilledWorker
 
         try:
-            outcomes, notes = future.result()
+            outcomes, notes = self._result(future)
         except KilledWorker as error:
             if len(task) > 1:  # it was one of them, or none
                 for group in task:
@@ -156,6 +166,8 @@ class Cluster:
             raise ClusterError(
                 f"{path}: {host} does not see it; --cluster needs folders that all hosts share"
             ) from error
+        except ClusterError:
+            raise
         except BaseException as error:
             if os.environ.get("DENOISER_DEBUG") or isinstance(error, KeyboardInterrupt):
                 raise
@@ -187,12 +199,20 @@ class Cluster:
                 heard += [(self.at_work.pop(future), outcome) for outcome in outcomes]
         with suppress(Exception):
             self.client.cancel(list(self.at_work), force=True)
-        for one in filter(None, (self.client, self.local)):
-            with suppress(Exception):
-                one.close(timeout=GRACE_SECONDS)
+        closing = threading.Thread(target=self._close, daemon=True)
+        closing.start()
+        closing.join(3 * GRACE_SECONDS)  # Dask may wait for a worker that begins, for ever
+        for process in multiprocessing.active_children():
+            if process.name.startswith("Dask Worker"):
+                process.kill()
         if self.token:
             self.token.close()
         return heard
+
+    def _close(self) -> None:
+        for one in filter(None, (self.client, self.local)):
+            with suppress(Exception):
+                one.close(timeout=GRACE_SECONDS)
 
 
 def start(n_workers: int):
