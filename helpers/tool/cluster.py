@@ -8,6 +8,7 @@ and again is told and left, after `distributed.scheduler.allowed-failures` (3) o
 Dask is imported only where `--cluster` is given.
 """
 
+import asyncio
 import functools
 import logging
 import multiprocessing
@@ -37,7 +38,7 @@ WINDOW = 500  # tasks that the scheduler has at a time
 TASK_BYTES = 1 << 20  # of input, in a task of several files: about a minute of FLAC
 TASKS_EACH = 8  # tasks for each worker at least, if there are so many files
 CONNECT_SECONDS = 10.0
-PATIENCE_SECONDS = 60.0  # without any worker
+PATIENCE_SECONDS = 120.0  # without any worker
 LOCAL = re.compile(r"local:([1-9]\d*)")
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # as OMP's, of Dask
 SETTINGS = {  # of local clusters
@@ -103,15 +104,16 @@ class Cluster:
         name, facts = f"files-{secrets.token_hex(4)}", (pickle.dumps(work), self.token.name)
         self.told = name, (os.getcwd(), *facts)
         most = len(groups) // (TASKS_EACH * (sum(self.client.nthreads().values()) or 100))
-        task = []
+        task, n_bytes = [], 0
         for group in groups:
             if is_settled(group, is_there):
                 yield from ((task, one) for one in files.outcomes_of(group, work, is_there))
                 continue
             task.append(group)
-            if len(task) >= most or size(task) >= TASK_BYTES:
+            n_bytes += size(group)
+            if len(task) >= most or n_bytes >= TASK_BYTES:
                 self._submit(task)
-                task = []
+                task, n_bytes = [], 0
             while len(self.at_work) >= WINDOW:
                 yield from self._hear()
         self._submit(task)
@@ -166,10 +168,8 @@ class Cluster:
             raise ClusterError(
                 f"{path}: {host} does not see it; --cluster needs folders that all hosts share"
             ) from error
-        except ClusterError:
-            raise
-        except BaseException as error:
-            if os.environ.get("DENOISER_DEBUG") or isinstance(error, KeyboardInterrupt):
+        except (Exception, asyncio.CancelledError) as error:
+            if os.environ.get("DENOISER_DEBUG") or isinstance(error, ClusterError):
                 raise
             raise ClusterError(
                 f"the cluster failed ({type(error).__name__}: {error}); see that it runs and that "
@@ -192,11 +192,11 @@ class Cluster:
     def end(self) -> list[tuple[Task, tuple]]:
         """Leave the cluster, or end a local one, whenever that is; what was not heard yet."""
         heard = []
-        with suppress(Exception):  # a stop must not wait for a cluster that is gone
-            while not self.finished.empty():
-                future = self.finished.get_nowait()
-                outcomes, _ = future.result(timeout=GRACE_SECONDS)
-                heard += [(self.at_work.pop(future), outcome) for outcome in outcomes]
+        while not self.finished.empty():
+            future = self.finished.get_nowait()
+            task = self.at_work.pop(future, None)
+            with suppress(Exception, asyncio.CancelledError):  # its worker may be gone by now
+                heard += [(task, one) for one in future.result(timeout=GRACE_SECONDS)[0]]
         with suppress(Exception):
             self.client.cancel(list(self.at_work), force=True)
         closing = threading.Thread(target=self._close, daemon=True)
@@ -231,9 +231,9 @@ def start(n_workers: int):
     )
 
 
-def size(task: Task) -> int:
-    """Bytes of the files of a task that can be seen."""
-    return sum(os.path.getsize(file) for group in task for file, _ in group if os.path.isfile(file))
+def size(group: Group) -> int:
+    """Bytes of the files of a group."""
+    return sum(os.path.getsize(file) for file, _ in group if os.path.isfile(file))
 
 
 def is_settled(group: Group, is_there: Callable | None) -> bool:
