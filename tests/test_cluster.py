@@ -201,7 +201,7 @@ def test_ctrl_c_ends_all_in_one_line(folder, tmp_path, noisy):
         time.sleep(0.01)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does, to the workers, too
     errors = command.communicate()[1]
-    assert command.returncode == 130
+    assert command.returncode == 130, errors
     assert errors.endswith("interrupted; the same call goes on from here\n")
     assert "Traceback" not in errors
     left = [output for _, output in files.plan_outputs(folder, out) if not output.exists()]
