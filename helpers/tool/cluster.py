@@ -205,6 +205,7 @@ class Cluster:
         for process in multiprocessing.active_children():
             if process.name.startswith("Dask Worker"):
                 process.kill()
+                process.join(GRACE_SECONDS)  # then what it had half-written is nobody's
         if self.token:
             self.token.close()
         return heard
