@@ -24,7 +24,7 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 	$(call stage,imports,$(BIN)/lint-imports --no-logo)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light --ignore tests/live_sinks)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light --ignore tests/live_sinks --ignore tests/test_cluster.py)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
@@ -42,9 +42,8 @@ test-live: $(READY) ## `denoiser live` between two sound cards of PulseAudio, an
 	$(BIN)/python -m pip install -q -r requirements-live.txt
 	$(call stage,live,$(BIN)/python -m pytest -s tests/live_sinks)
 
-test-distributed: $(READY) ## trainings by two processes, one of them killed, three minutes (installs JAX)
-	$(BIN)/python -m pip install -q -r requirements-distributed.txt
-	$(call stage,distributed,$(BIN)/python -m pytest -s tests/test_workers.py)
+test-distributed: .venv-distributed/.ready ## folders and trainings by two processes, some of them killed, three minutes
+	$(call stage,distributed,.venv-distributed/bin/python -m pytest -n 2 --dist loadfile tests/test_cluster.py tests/test_workers.py)
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
@@ -96,8 +95,8 @@ train-spectrogram: $(READY) ## train the spectrogram model by its plan, or go on
 	$(BIN)/python -m experiments train spectrogram
 	$(BIN)/python -m experiments export
 
-clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and training runs stay
-	rm -rf .venv .venv-peers output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-*, output/ and caches; corpora, weights and training runs stay
+	rm -rf .venv .venv-peers .venv-distributed output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
 	find helpers experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -110,6 +109,14 @@ clean: ## remove .venv, .venv-peers, output/ and caches; corpora, weights and tr
 	echo "== environment: .venv with $$($$python --version), a few minutes"; \
 	$$python -m venv .venv && .venv/bin/python -m pip install --upgrade pip > /dev/null \
 		&& .venv/bin/python -m pip install -r requirements.txt
+	@touch $@
+
+.venv-distributed/.ready: requirements-distributed.txt $(READY)
+	@echo "== JAX and Dask in .venv-distributed, beside $(BIN)"
+	@$(BIN)/python -m venv .venv-distributed
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
+		> "$$(.venv-distributed/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
+	$(call stage,pip,.venv-distributed/bin/python -m pip install -q -r requirements-distributed.txt)
 	@touch $@
 
 .venv-peers/.ready: requirements-peers.txt $(READY)

@@ -179,6 +179,8 @@ def adapt_domains(args) -> None:
 
 def train(args) -> int:
     verbose = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch in a log file
+    from experiments.worker import run_and_tell
+
     if args.workers and not args.dry_run:
         from helpers.models import workers
 
@@ -189,17 +191,6 @@ def train(args) -> int:
     from experiments.train import describe, read_plan
 
     print(*describe(read_plan(args.plan, args.out)), sep="\n")
-    return 0
-
-
-def run_and_tell(plan: str, out: Path | None, verbose: int) -> int:
-    """Run a plan, or this worker's share of it, and say where its weights are."""
-    from experiments.train import run_plan
-    from helpers.models import workers
-
-    path = run_plan(plan, out, verbose)
-    if not workers.rank():
-        print(f"weights and card: {shown(path)}")
     return 0
 
 

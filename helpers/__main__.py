@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--jobs", type=positive, metavar="N", help="files at a time (default: one a core)"
     )
+    add_cluster(sub)
     sub.add_argument("--gate", help=argparse.SUPPRESS)  # of earlier versions
     sub.add_argument("--low-share", help=argparse.SUPPRESS)
     sub.add_argument("--by-frequency", action="store_true", help=argparse.SUPPRESS)
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--active", action="store_true", help="the SNR over active speech instead")
     sub.add_argument("--seed", type=natural, default=0)
     sub.add_argument("--noise", type=Path, help="folder of recordings for --kind recorded")
+    add_cluster(sub)
 
     sub = command("train", train, "Train a method, or go on with a training that was stopped.")
     sub.add_argument("method", choices=METHODS, metavar="{waveform,spectrogram}")
@@ -189,6 +191,15 @@ def add_in_out(sub: argparse.ArgumentParser, pipe: str = "") -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
+def add_cluster(sub: argparse.ArgumentParser) -> None:
+    """Who shares the work on many files."""
+    sub.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="let the workers of a Dask scheduler do it, HOST:PORT; local:N starts N here",
+    )
+
+
 def add_method(sub: argparse.ArgumentParser, *others: str) -> None:
     """The choice of a method, with short forms of the models."""
     sub.add_argument(
@@ -215,16 +226,27 @@ def denoise(args) -> int:
     with sigterm_like_ctrl_c(), files.pipes_as_files(args.source, args.target) as (source, target):
         pairs = files.plan_outputs(source, target)  # before the model is loaded
         tell_of_old_options(args)
-        work = files.FileDenoiser(maker(args), args.overwrite)
+        replaces = args.overwrite or bool(args.cluster)  # where a task may run twice
+        work = files.FileDenoiser(maker(args), replaces)
         denoiser = work.denoiser
         start = time.perf_counter()
-        goes_on = source.is_dir() and not args.overwrite
+        is_there = files.is_there if source.is_dir() else files.is_in_the_way
         jobs = (args.jobs or n_cores()) if denoiser.is_light else 1  # Keras has threads of its own
-        report = files.for_each_file(pairs, work, files.is_there if goes_on else None, jobs)
+        is_there = None if args.overwrite else is_there
+        report = files.for_each_file(pairs, work, is_there, jobs, connector(args))
         seconds = time.perf_counter() - start
         with contextlib.redirect_stdout(sys.stderr if args.target == files.PIPE else sys.stdout):
             tell(report, denoiser, seconds)
             return complain(report)
+
+
+def connector(args) -> Callable | None:
+    """A function that finds or starts the cluster that is asked for, if one is."""
+    if not args.cluster:
+        return None
+    from helpers.tool.cluster import Cluster
+
+    return functools.partial(Cluster, args.cluster)
 
 
 def maker(args) -> Callable:
@@ -318,6 +340,7 @@ def add_noise(args) -> int:
             over_active=args.active,
             noise_folder=args.noise,
             overwrite=args.overwrite,
+            connect=connector(args),
         )
         if report["done"] or report["there"]:
             print(f"{len(report['done'])} done, manifest {report['manifest']}")

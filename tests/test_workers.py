@@ -157,6 +157,26 @@ def test_a_killed_worker_ends_all_in_one_line_and_the_next_start_goes_on(shared,
 
 
 @needs_jax
+def test_the_command_reaches_its_worker(tmp_path):
+    """What it is to do goes to a process of its own, which must find it there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    plan = tmp_path / "none.toml"
+    told = ["--workers", address, "--rank", "0", "--world", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "train", plan, *told],
+        cwd=store.ROOT,
+        env=os.environ | {"PYTHONPATH": str(store.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: {plan}: no such plan; choose .*\n", done.stderr)
+
+
+@needs_jax
 def test_a_batch_without_equal_parts_is_one_line(tmp_path):
     command = """
 import os; os.environ["KERAS_BACKEND"] = "jax"

@@ -4,6 +4,7 @@ Taught in `02_noise`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def add_noise_to_files(
     over_active: bool = False,
     noise_folder: Path | None = None,
     overwrite: bool = False,
+    connect: Callable | None = None,
 ) -> dict:
     """Write a noisy FLAC for a file, or for every file below a folder, and a manifest.
 
@@ -66,6 +68,7 @@ def add_noise_to_files(
     a file get the same noise, which repeats after PIECE samples, faded over. The manifest has,
     beside the setting, `scale`: what the clean signal was multiplied by so that the sum does not
     clip (1 mostly). What an earlier call of the same setting made is kept, and stays listed.
+    `connect`: see `files.for_each_file`.
 
     Returns the report of `files.for_each_file` with "manifest", the path of the CSV. Raises
     FileError and ValueError before anything is written where nothing could be done.
@@ -80,15 +83,14 @@ def add_noise_to_files(
     store.remove_leftovers(place)
     manifest = Manifest(path, setting.row, overwrite)
 
-    def work(file: Path, output: Path) -> None:
-        names = {"file": printable(file.relative_to(above))}
-        names["noisy"] = printable(output.relative_to(place))
-        manifest.add(names | write_noisy(file, output, names["file"], setting, overwrite))
+    work = functools.partial(
+        noisy_row, above=above, place=place, setting=setting, overwrite=overwrite
+    )
 
     def is_there(file: Path, output: Path) -> bool:
         return not overwrite and manifest.has(printable(output.relative_to(place)), output)
 
-    report = files.for_each_file(pairs, work, is_there)
+    report = files.for_each_file(pairs, work, is_there, connect=connect, keep=manifest.add)
     manifest.finish()
     return report | {"manifest": path}
 
@@ -101,6 +103,16 @@ def recordings_for(kind: str, folder: Path | None) -> tuple[Path, ...]:
 
 
 # --- one file -----------------------------------------------------------------------------------
+
+
+def noisy_row(
+    file: Path, output: Path, above: Path, place: Path, setting: Setting, overwrite: bool
+) -> dict:
+    """Write a noisy FLAC as `write_noisy` does; what the manifest says of it, whose folder `place`
+    is, while `above` is that of the inputs."""
+    names = {"file": printable(file.relative_to(above))}
+    names["noisy"] = printable(output.relative_to(place))
+    return names | write_noisy(file, output, names["file"], setting, overwrite)
 
 
 def write_noisy(file: Path, output: Path, name: str, setting: Setting, overwrite: bool) -> dict:

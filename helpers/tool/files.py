@@ -68,6 +68,8 @@ def for_each_file(
     work: Callable[[Path, Path], object],
     is_there: Callable[[Path, Path], bool] | None = None,
     n_workers: int = 1,
+    connect: Callable | None = None,
+    keep: Callable[[object], None] = lambda result: None,
 ) -> dict:
     """Call `work(file, output)` for every pair of `plan_outputs`, going on after a bad one.
 
@@ -75,17 +77,24 @@ def for_each_file(
     message)], "stopped": None}, each in the order of the pairs. "there" are those for which
     `is_there(file, output)`. A second file that would get the output of an earlier one (`a.wav`,
     `a.mp3`) fails. A KeyboardInterrupt ends the work; it is then what "stopped" holds. With
-    `n_workers` over 1 as many processes share the files (`command.Workers`). With DENOISER_DEBUG
-    set there is one, and the first error is raised.
+    `n_workers` over 1 as many processes share the files (`command.Workers`), or those of
+    `connect()`, a `helpers.tool.cluster.Cluster`. For each file that is done `keep(result)` is
+    called, in this process. With DENOISER_DEBUG set the first error is raised, and without a
+    cluster there is one process.
     """
     report, known = {"done": [], "there": [], "failed": []}, set()
-    for folder in {output.parent for _, output in pairs}:
-        store.remove_leftovers(folder)
+    remove_leftovers(pairs)
     groups = list(by_output(pairs).values())
     n_workers = 1 if os.environ.get("DENOISER_DEBUG") else min(n_workers, len(groups))
     outcomes = functools.partial(outcomes_of, work=work, is_there=is_there)
-    workers = command.Workers(outcomes, groups if n_workers > 1 else [], n_workers)
-    in_turn = ((group, outcome) for group in groups for outcome in outcomes(group))
+    cluster = connect() if connect else None
+    workers = cluster or command.Workers(outcomes, groups if n_workers > 1 else [], n_workers)
+    if cluster:
+        told_of = cluster.work_on(groups, work, is_there)
+    elif n_workers > 1:
+        told_of = workers
+    else:
+        told_of = ((group, outcome) for group in groups for outcome in outcomes(group))
 
     def take(group: list, outcome: tuple | command.Died) -> None:
         if isinstance(outcome, command.Died):
@@ -93,7 +102,7 @@ def for_each_file(
             told = [("failed", *one) for one in lost]
         else:
             told = [outcome]
-        for kind, *facts in told:
+        for kind, *facts in kept(told, keep):
             report[kind].append(tuple(facts))
             known.add(facts[0])
             bar.update()
@@ -101,7 +110,7 @@ def for_each_file(
     stopped = None
     bar = progress_bar(len(pairs), n_workers)
     try:
-        for group, outcome in workers if n_workers > 1 else in_turn:
+        for group, outcome in told_of:
             take(group, outcome)
     except KeyboardInterrupt as stop:
         stopped = stop
@@ -109,10 +118,18 @@ def for_each_file(
         for group, outcome in workers.end():
             take(group, outcome)
         bar.close()
+        if cluster:  # where others than this process may have been killed
+            remove_leftovers(pairs)
     place = {file: i for i, (file, _) in enumerate(pairs)}
     for told in report.values():
         told.sort(key=lambda facts: place[facts[0]])
     return report | {"stopped": stopped}
+
+
+def remove_leftovers(pairs: list[tuple[Path, Path]]) -> None:
+    """Delete what killed processes left half-written beside outputs."""
+    for folder in {output.parent for _, output in pairs}:
+        store.remove_leftovers(folder)
 
 
 def by_output(pairs: list[tuple[Path, Path]]) -> dict[Path, list[tuple[Path, Path]]]:
@@ -135,6 +152,20 @@ def outcomes_of(group: list[tuple[Path, Path]], work: Callable, is_there: Callab
                 outcome = ("done", file, output, work(file, output))
             taken[output] = file
         except Exception as error:  # of whatever kind: the others are still to be done
+            if os.environ.get("DENOISER_DEBUG"):
+                raise
+            outcome = ("failed", file, what_failed(file, error))
+        yield outcome
+
+
+def kept(outcomes: list[tuple], keep: Callable[[object], None]) -> Iterator[tuple]:
+    """Outcomes, after `keep(result)` of those that are done; one that cannot be kept has failed."""
+    for outcome in outcomes:
+        kind, file, *rest = outcome
+        try:
+            if kind == "done":
+                keep(rest[-1])
+        except Exception as error:
             if os.environ.get("DENOISER_DEBUG"):
                 raise
             outcome = ("failed", file, what_failed(file, error))
@@ -170,6 +201,13 @@ def is_there(file: Path, output: Path) -> bool:
             f"{output}: exists already and is no whole sound; move it away or pass --overwrite"
         ) from error
     return True
+
+
+def is_in_the_way(file: Path, output: Path) -> bool:
+    """False, for the one output that a single file has. Raises FileError where it exists."""
+    if os.path.exists(output):
+        raise FileError(f"{output}: exists already; choose another name or pass --overwrite")
+    return False
 
 
 def what_failed(file: Path, error: Exception) -> str:
