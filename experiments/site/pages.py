@@ -20,9 +20,9 @@ LIVE = ("denoiser-live", "run this cell to speak")  # the page of web/ in a cell
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_KERNEL = "<p class='needs-python'>This part needs Python: run the page to use it.</p>"
 VOICE = "<p class='voice'>from the bundled sample</p>"
-WHOSE = """What you hear are **synthetic voices**, the bundled sample, and nobody's recording. A cell
-with players shows that sample in its picture and its numbers too; everything else on this page is the
-course's own run on a slice of LibriSpeech, whose audio is not ours to publish."""
+WHOSE = """What you hear are **synthetic voices**, the bundled sample, and nobody's recording. A
+cell with players shows that sample in its picture and its numbers too; everything else on this page
+is the course's own run on a slice of LibriSpeech, whose audio is not ours to publish."""
 HASTY = " *This is a quick build: its trainings were cut short.*"
 COLAB = """# Only in Colab: fetch the course and its packages, once
 import os
@@ -193,5 +193,3 @@ def colab_notebook(path: Path, address: str, place="/content/course") -> Noteboo
     source = COLAB.format(repository=address, place=place)
     notebook.cells.insert(0, new_code_cell(source, id="colab"))
     return notebook
-
-

@@ -57,7 +57,8 @@ def prelude() -> str:
     """The code of a cell that lets each figure describe itself as its plain text."""
     return (
         f"{inspect.getsource(describe)}\n\n%matplotlib inline\n"  # it clears such printers
-        "import matplotlib.pyplot as plt\nfrom matplotlib.figure import Figure\nplt.figure()\nplt.close()\n"
+        "import matplotlib.pyplot as plt\nfrom matplotlib.figure import Figure\n"
+        "plt.figure()\nplt.close()\n"
         "get_ipython().display_formatter.formatters['text/plain'].for_type(\n"
         "    Figure, lambda figure, printer, cycle: printer.text(describe(figure)))\n"
     )

@@ -40,7 +40,7 @@ def slides(notebook: NotebookNode) -> NotebookNode:
 def belongs_above(part: str) -> bool:
     """Whether the first words of a cell speak of the output before it, and fit below that."""
     opens = part.startswith(("## ", "**Predict", "**1"))
-    return part.startswith(("See", "*See")) or not opens and len(part.split()) <= FEW_WORDS // 2
+    return part.startswith(("See", "*See")) or (not opens and len(part.split()) <= FEW_WORDS // 2)
 
 
 def running_head(where: str) -> str:

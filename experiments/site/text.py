@@ -85,7 +85,7 @@ def link_first_use(terms: list[str], chapters: Mapping[Path, NotebookNode]) -> s
             marked = f'<span id="{anchor}"></span>{{term}}`{word} <{terms[0]}>`'
             cell.source = cell.source[: found.start()] + marked + cell.source[found.end() :]
             page = path.with_suffix(".html").as_posix()
-            return f"{{raw-html}}`<a href=\"{page}#{anchor}\">{title_of(notebook)}</a>`"
+            return f'{{raw-html}}`<a href="{page}#{anchor}">{title_of(notebook)}</a>`'
     return ""
 
 
@@ -116,5 +116,3 @@ def without_missing(text: str, chapters: Mapping[Path, NotebookNode]) -> str:
     heads = [re.match(r"## (\d\d)\. ", section) for section in sections]
     kept = [s for s, head in zip(sections, heads, strict=True) if not head or head[1] in numbers]
     return "".join(kept)
-
-

@@ -53,9 +53,7 @@ def open_page(chromium, address):  # noqa: F811
     contexts = []
 
     def open_it(page: str, width: int = 1300, theme: str = "light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme
-        )
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
         contexts.append(context)
         opened = context.new_page()
         opened.set_default_timeout(60_000)

@@ -108,14 +108,14 @@ def test_menus_of_the_bench_change_picture_and_sound(open_page):
     bench = page.locator(".bench")
     seen = set()
     for name in ("spectrogram", "low-pass", "none"):
-        bench.get_by_label("denoiser").select_option(name)
+        bench.get_by_role("combobox", name="denoiser").select_option(name)
         title = bench.locator("figcaption").last.text_content()
         assert title.startswith(f"denoiser {name}")
         bench.locator("img").evaluate("image => image.decode()")
         seen.add((bench.locator("img").get_attribute("src"), title))
     assert len(seen) == 3
-    bench.get_by_label("SNR").select_option("-10")
-    bench.get_by_label("noise").select_option("inverter")
+    bench.get_by_role("combobox", name="SNR").select_option("-10")
+    bench.get_by_role("combobox", name=re.compile("^noise")).select_option("inverter")
     assert "inverter at -10 dB" in bench.locator("figcaption").nth(1).text_content()
     bench.locator("audio").last.evaluate(PLAY)
 
