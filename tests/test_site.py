@@ -224,6 +224,9 @@ def test_links_lead_to_pages_or_to_a_public_copy_or_nowhere():
         "![f](x.png)"
     )
     linked = text.with_links(source, place, there, ADDRESS)
+    assert text.to_pages("[a](02_noise.ipynb#x) [d](../data/README.md)", place, "../") == (
+        "[a](../notebooks/02_noise.html#x) [d](../data/README.html)"
+    )
     assert f"[b]({ADDRESS}/blob/HEAD/helpers/models/waveform.py)" in linked
 
 

@@ -45,11 +45,10 @@ def build(names: Sequence[str] = (), jobs: int = 2) -> None:
         for path in found
     }
     chapters = {path: made[path] for path in made if path.parent == Path("notebooks")}
-    (FOLDER / "slides").mkdir()
-    for path, chapter in chapters.items():
-        nbformat.write(slides.slides(chapter), FOLDER / "slides" / path.name)
+    there = {*made, *map(Path, DOCUMENTS), *map(Path, FILES)}
+    write_slides(chapters, there)
     write_texts(source, chapters, media)
-    write_pages(source, made)
+    write_pages(source, made, there)
     copy_try(source / "extra" / "try")
     (FOLDER / "rows.json").write_text(json.dumps(media.rows))
     print(f"{len(made)} notebooks, {len(media.rows)} rows of players")
@@ -58,6 +57,18 @@ def build(names: Sequence[str] = (), jobs: int = 2) -> None:
 def up_from(inside: Path) -> str:
     """From a page to the site's top: "../" for one folder, and so on."""
     return "../" * (len(inside.parts) - 1)
+
+
+def write_slides(chapters: dict, there: set[Path]) -> None:
+    """The slides of each chapter, for nbconvert; their links lead to the pages."""
+    (FOLDER / "slides").mkdir()
+    for path, chapter in chapters.items():
+        deck = slides.slides(chapter)
+        for cell in deck.cells:
+            if cell.cell_type == "markdown":
+                kept = text.with_links(cell.source, path, there, pages.repository())
+                cell.source = text.to_pages(kept, path, "../")
+        nbformat.write(deck, FOLDER / "slides" / path.name)
 
 
 def write_texts(source: Path, chapters: dict, media: Media) -> None:
@@ -73,10 +84,9 @@ def write_texts(source: Path, chapters: dict, media: Media) -> None:
     index.write_text(head.replace("<!-- players -->", player), "utf-8")
 
 
-def write_pages(source: Path, made: dict) -> None:
+def write_pages(source: Path, made: dict, there: set[Path]) -> None:
     """The notebooks and the documents of the course, at their places below `source`."""
     address, extra = pages.repository(), source / "extra"
-    there = {*made, *map(Path, DOCUMENTS), *map(Path, FILES)}
     for name in (*DOCUMENTS, *FILES):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)

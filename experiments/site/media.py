@@ -14,6 +14,8 @@ import soundfile as sf
 from nbformat import NotebookNode
 from PIL import Image
 
+from experiments.execute_notebooks import smaller
+
 PLAYER = re.compile(
     r'(?:<b>(?P<title>[^<]*)</b><br>\s*)?<audio[^>]*>\s*<source src="data:audio/wav;base64,'
     r'(?P<wav>[^"]+)".*?</audio>',
@@ -59,7 +61,7 @@ class Media:
 
     def picture(self, png: str, alt: str, up: str, lossy: bool = False) -> str:
         """A base64 PNG as an image with a text for those who do not see it."""
-        content = base64.b64decode(png)
+        content = base64.b64decode(smaller(png))
         image, ending = Image.open(io.BytesIO(content)), "png"
         if lossy:
             out, ending = io.BytesIO(), "webp"

@@ -42,6 +42,19 @@ def with_links(text: str, place: Path, there: set[Path], address: str) -> str:
     return LINK.sub(changed, text)
 
 
+def to_pages(text: str, place: Path, up: str) -> str:
+    """Markdown whose links to sources, as `with_links` left them, lead to the pages made of them."""
+
+    def changed(found: re.Match) -> str:
+        path, _, anchor = found[2].partition("#")
+        if "://" in path or not path.endswith((".ipynb", ".md")):
+            return found[0]
+        page = Path(os.path.normpath(place.parent / path)).with_suffix(".html")
+        return f"[{found[1]}]({up}{page.as_posix()}{'#' * bool(anchor)}{anchor})"
+
+    return LINK.sub(changed, text)
+
+
 # --- the glossary --------------------------------------------------------------------------------
 
 

@@ -47,6 +47,8 @@ def copy_packages(app, error) -> None:
     if error:
         return
     out = Path(app.outdir, "_static")
+    for path in out.rglob("*.map"):  # for who debugs the theme
+        path.unlink()
     mathjax = folder_of("sphinx-mathjax-offline") / "static" / "mathjax"
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(mathjax / fonts, out / "mathjax" / fonts, dirs_exist_ok=True)
