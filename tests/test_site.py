@@ -282,10 +282,12 @@ def test_teachers_find_every_chapter_with_minutes_and_questions():
             assert not left.strip(", "), f"{path.name} has no section {left}"
 
 
-def test_sections_of_chapters_that_are_not_there_are_left_out():
+def test_sections_of_chapters_have_links_or_are_left_out():
     source = "# T\n\n## Before\nx\n\n## 01. A\ny\n\n## 02. B\nz\n"
-    kept = text.without_missing(source, {Path("notebooks/02_b.ipynb"): None})
-    assert kept == "# T\n\n## Before\nx\n\n## 02. B\nz\n"
+    assert text.of_chapters(source, {Path("notebooks/02_b.ipynb"): None}) == (
+        "# T\n\n## Before\nx\n\n## 02. B\n\n[The chapter](notebooks/02_b.ipynb) · "
+        '<a href="slides/02_b.slides.html">Slides</a>\nz\n'
+    )
 
 
 def test_first_page_asks_the_question_of_each_chapter():

@@ -76,7 +76,7 @@ def write_texts(source: Path, chapters: dict, media: Media) -> None:
     glossary = source / "glossary.md"
     glossary.write_text(text.link_glossary(glossary.read_text("utf-8"), chapters), "utf-8")
     teachers = source / "for_teachers.md"
-    teachers.write_text(text.without_missing(teachers.read_text("utf-8"), chapters), "utf-8")
+    teachers.write_text(text.of_chapters(teachers.read_text("utf-8"), chapters), "utf-8")
     index = source / "index.md"
     head = index.read_text("utf-8").replace("<!-- chapters -->", text.table_of_chapters(chapters))
     shown = [row for row in media.rows if row[-1]["title"].startswith("denoiser spectrogram")]
@@ -101,7 +101,7 @@ def write_pages(source: Path, made: dict, there: set[Path]) -> None:
             pages.add_solutions(notebook, made[twin])
         links = pages.run_links(path, address, up_from(path), is_chapter)
         plays = any("<audio" in json.dumps(cell.get("outputs", [])) for cell in notebook.cells)
-        pages.add_head(notebook, links, plays)
+        pages.add_head(notebook, links, up_from(path), plays)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = text.with_links(cell.source, path, there, address)

@@ -22,7 +22,8 @@ NO_KERNEL = "<p class='needs-python'>This part needs Python: run the page to use
 VOICE = "<p class='voice'>from the bundled sample</p>"
 WHOSE = """What you hear are **synthetic voices**, the bundled sample, and nobody's recording. A
 cell with players shows that sample in its picture and its numbers too; everything else on this page
-is the course's own run on a slice of LibriSpeech, whose audio is not ours to publish."""
+is the course's own run on a slice of LibriSpeech, whose audio is not ours to publish. To change
+code and do the exercises, run the notebook: [how to start]({up}README.md)."""
 HASTY = " *This is a quick build: its trainings were cut short.*"
 COLAB = """# Only in Colab: fetch the course and its packages, once
 import os
@@ -151,10 +152,10 @@ def add_solutions(notebook: NotebookNode, solutions: NotebookNode) -> None:
     notebook.cells = cells
 
 
-def add_head(notebook: NotebookNode, links: str, plays: bool) -> None:
+def add_head(notebook: NotebookNode, links: str, up: str, plays: bool) -> None:
     """Below the title the links of `run_links`, and whose voices one hears where there are some."""
     title, _, rest = notebook.cells[0].source.partition("\n")
-    whose = f":::{{note}}\n{WHOSE}{HASTY if QUICK else ''}\n:::\n" if plays else ""
+    whose = f":::{{note}}\n{WHOSE.format(up=up)}{HASTY if QUICK else ''}\n:::\n" if plays else ""
     notebook.cells[0].source = "\n".join([title, "", links, "", whose, rest])
 
 

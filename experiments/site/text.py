@@ -43,7 +43,7 @@ def with_links(text: str, place: Path, there: set[Path], address: str) -> str:
 
 
 def to_pages(text: str, place: Path, up: str) -> str:
-    """Markdown whose links to sources, as `with_links` left them, lead to the pages made of them."""
+    """Markdown whose links to sources lead to the pages made of them; after `with_links`."""
 
     def changed(found: re.Match) -> str:
         path, _, anchor = found[2].partition("#")
@@ -122,10 +122,18 @@ def table_of_chapters(chapters: Mapping[Path, NotebookNode]) -> str:
     return "\n".join(lines)
 
 
-def without_missing(text: str, chapters: Mapping[Path, NotebookNode]) -> str:
-    """A page with a section for each chapter, headed `## NN. ...`, less those not in `chapters`."""
-    numbers = {path.name[:2] for path in chapters}
-    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    heads = [re.match(r"## (\d\d)\. ", section) for section in sections]
-    kept = [s for s, head in zip(sections, heads, strict=True) if not head or head[1] in numbers]
+def of_chapters(text: str, chapters: Mapping[Path, NotebookNode]) -> str:
+    """A page with a section for each chapter, headed `## NN. ...`, with links to page and slides.
+
+    Sections of chapters that are not in `chapters` are left out.
+    """
+    by_number, kept = {path.name[:2]: path for path in chapters}, []
+    for section in re.split(r"^(?=## )", text, flags=re.MULTILINE):
+        head = re.match(r"## (\d\d)\. .*\n", section)
+        if head and (path := by_number.get(head[1])):
+            slides = f'<a href="slides/{path.stem}.slides.html">Slides</a>'
+            links = f"\n[The chapter]({path.as_posix()}) · {slides}\n"
+            section = head[0] + links + section[head.end() :]
+        if not head or head[1] in by_number:
+            kept.append(section)
     return "".join(kept)

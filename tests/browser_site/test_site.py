@@ -225,6 +225,7 @@ def test_no_serious_barrier_light_or_dark_wide_or_narrow(open_page, axe, name):
     found = {}
     for width in (1300, 400):
         page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(1_000)  # the theme then lets the keyboard reach what scrolls
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
