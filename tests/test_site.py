@@ -126,6 +126,13 @@ def test_a_cell_that_plays_is_that_of_the_sample_and_the_others_are_committed(ro
     assert "run this cell" not in json.dumps(page)
 
 
+def test_a_picture_without_words_of_its_own_has_those_of_its_players(row, store):
+    picture = new_output("display_data", {"image/png": png(), "text/plain": "<Image object>"})
+    plays = new_output("display_data", {"text/html": row})
+    made = pages.converted([picture, plays], ["<Image object>"], store, "../", bench="")
+    assert 'alt="Spectrograms of what is played here: a &amp; b; half"' in str(made[0].data)
+
+
 def test_a_player_that_is_lost_is_an_error(row, store):
     committed, ran = chapter(row)
     ran.cells[2].outputs = []

@@ -13,14 +13,13 @@ import nbformat
 
 from experiments.site import pages, run, slides, text
 from experiments.site.media import Media, players_html
-from helpers.store import ROOT
+from helpers.store import ROOT, alone
 
 FOLDER = ROOT / "output" / "site"
 SOURCES = ROOT / "web" / "site"
 DOCUMENTS = ("README.md", "data/README.md", "data/results/README.md", "data/sample/README.md")
 DOCUMENTS += ("helpers/README.md", "helpers/tool/README.md", "experiments/README.md")
 DOCUMENTS += ("experiments/LABBOOK.md", "web/README.md")
-FILES = ("LICENSE", "figures/05_systems.png")  # to which the documents lead
 EXAMPLE = "data/sample/sample-clean/9002/1/9002-1-0001.flac"  # of web/index.html
 
 
@@ -28,8 +27,16 @@ def build(names: Sequence[str] = (), jobs: int = 2) -> None:
     """Run the notebooks, all or those whose names begin so, and lay out what is to be rendered.
 
     FOLDER then has `source/` for Sphinx, `slides/` for nbconvert, `rows.json` with all rows of
-    players for the tests, and `run/`, which is kept from one build to the next.
+    players for the tests, and `run/`, which is kept from one build to the next. Raises
+    store.FileError where another process is at it.
     """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with alone(FOLDER):
+        lay_out(names, jobs)
+
+
+def lay_out(names: Sequence[str], jobs: int) -> None:
+    """`build`, by the one process that may."""
     found = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
     found = [path for path in found if not names or path.name.startswith(tuple(names))]
     ran = run.run_all(found, FOLDER / "run", jobs)
@@ -45,7 +52,7 @@ def build(names: Sequence[str] = (), jobs: int = 2) -> None:
         for path in found
     }
     chapters = {path: made[path] for path in made if path.parent == Path("notebooks")}
-    there = {*made, *map(Path, DOCUMENTS), *map(Path, FILES)}
+    there = {*made, *map(Path, DOCUMENTS), Path("LICENSE")}
     write_slides(chapters, there)
     write_texts(source, chapters, media)
     write_pages(source, made, there)
@@ -87,7 +94,8 @@ def write_texts(source: Path, chapters: dict, media: Media) -> None:
 def write_pages(source: Path, made: dict, there: set[Path]) -> None:
     """The notebooks and the documents of the course, at their places below `source`."""
     address, extra = pages.repository(), source / "extra"
-    for name in (*DOCUMENTS, *FILES):
+    shutil.copytree(ROOT / "figures", source / "figures")  # of which Sphinx takes what is shown
+    for name in (*DOCUMENTS, "LICENSE"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
     for name in DOCUMENTS:

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from experiments.site import run
-from experiments.site.media import Media, bench_html, players_html
+from experiments.site.media import PLAYER, Media, bench_html, players_html
 from helpers.quick import QUICK
 from helpers.store import ROOT
 
@@ -46,7 +46,12 @@ sys.path.insert(0, str(COURSE))
 
 def has_sound(cell: NotebookNode) -> bool:
     """Whether a cell that ran has given players."""
-    return any("<audio" in o.get("data", {}).get("text/html", "") for o in cell.get("outputs", []))
+    return any("<audio" in html_of(output) for output in cell.get("outputs", []))
+
+
+def html_of(output: NotebookNode) -> str:
+    """The HTML of an output, "" where it has none."""
+    return output.get("data", {}).get("text/html", "")
 
 
 def figure_texts(cell: NotebookNode) -> list[str]:
@@ -95,6 +100,8 @@ def converted(
 
     `bench`: the HTML that takes the place of widgets.
     """
+    titles = [found["title"] for one in outputs for found in PLAYER.finditer(html_of(one))]
+    unnamed = f"Spectrograms of what is played here: {'; '.join(titles)}"
     made, texts = [], iter(texts)
     for output in outputs:
         if output.output_type == "stream":
@@ -103,11 +110,10 @@ def converted(
             else:
                 made.append(new_output("stream", name=output.name, text=output.text))
             continue
-        data = output.data
-        text = data.get("text/html", "")
+        data, text = output.data, html_of(output)
         if "image/png" in data:
-            told = next(texts, "")
-            text = media.picture(data["image/png"], told if told[:1] != "<" else "Picture", up)
+            told = next(texts, "<")
+            text = media.picture(data["image/png"], unnamed if told[:1] == "<" else told, up)
         elif WIDGET in data:
             text = bench
         elif any(mark in text for mark in LIVE):
