@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed lab notebooks results peers speed recognition specialist phonemes ablation adapting ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist phonemes ablation adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -24,7 +24,7 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 	$(call stage,imports,$(BIN)/lint-imports --no-logo)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/browser --ignore tests/light --ignore tests/live_sinks --ignore tests/test_cluster.py)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_*.py --ignore tests/test_cluster.py)
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
@@ -45,11 +45,24 @@ test-live: $(READY) ## `denoiser live` between two sound cards of PulseAudio, an
 test-distributed: .venv-distributed/.ready ## folders and trainings by two processes, some of them killed, three minutes
 	$(call stage,distributed,.venv-distributed/bin/python -m pytest -n 2 --dist loadfile tests/test_cluster.py tests/test_workers.py)
 
+test-site: site ## the site in headless Chromium: players, search, solutions, links, barriers
+	$(BIN)/python -m pip install -q -r requirements-browser.txt
+	$(call stage,site,$(BIN)/python -m pytest -s tests/browser_site)
+
 lab: $(READY) ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_dataset.ipynb
 
 notebooks: $(READY) ## execute every notebook in full and keep the outputs, without audio
 	$(BIN)/python -m experiments notebooks
+
+site: $(READY) .venv-site/.ready ## the course as pages with sound, into output/site/html; runs what changed
+	$(BIN)/python -m experiments site
+	.venv-site/bin/sphinx-build -q -W --keep-going output/site/source output/site/html
+	.venv-site/bin/jupyter nbconvert --log-level WARN --to slides --template slides \
+		--TemplateExporter.extra_template_basedirs web/site --SlidesExporter.reveal_theme course \
+		--SlidesExporter.reveal_url_prefix ../_static/reveal \
+		--output-dir output/site/html/slides output/site/slides/*.ipynb
+	@echo "== site: open output/site/html/index.html"
 
 results: $(READY) ## the test protocol, resumable: every condition and system into data/results
 	$(BIN)/python -m experiments evaluate --out data/results/test
@@ -96,7 +109,7 @@ train-spectrogram: $(READY) ## train the spectrogram model by its plan, or go on
 	$(BIN)/python -m experiments export
 
 clean: ## remove .venv, .venv-*, output/ and caches; corpora, weights and training runs stay
-	rm -rf .venv .venv-peers .venv-distributed output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
+	rm -rf .venv .venv-* output data/cache .pytest_cache .hypothesis .ruff_cache *.egg-info
 	find helpers experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -122,4 +135,9 @@ clean: ## remove .venv, .venv-*, output/ and caches; corpora, weights and traini
 .venv-peers/.ready: requirements-peers.txt $(READY)
 	$(BIN)/python -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --no-deps -r requirements-peers.txt
+	@touch $@
+
+.venv-site/.ready: requirements-site.txt $(READY)
+	$(BIN)/python -m venv .venv-site
+	.venv-site/bin/python -m pip install -q -r requirements-site.txt
 	@touch $@

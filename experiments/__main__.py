@@ -82,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     sub = experiment("notebooks", notebooks, "Execute notebooks in full and keep their outputs.")
     sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="(default: all)")
 
+    sub = experiment("site", site, "Lay out the pages with sound that `make site` renders.")
+    sub.add_argument("chapters", nargs="*", metavar="NN", help="numbers (default: all)")
+    sub.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks at a time")
+
     experiment("listeners", listeners, "Write the simulated answers of the listening test.")
     return top
 
@@ -210,6 +214,12 @@ def notebooks(args) -> None:
     from experiments.execute_notebooks import execute_notebooks
 
     execute_notebooks(args.notebooks)
+
+
+def site(args) -> None:
+    from experiments.site import build
+
+    build(args.chapters, args.jobs)
 
 
 def listeners(args) -> None:

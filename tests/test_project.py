@@ -42,7 +42,7 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    kinds = ("", "-formats", "-light", "-live", "-distributed")
+    kinds = ("", "-formats", "-light", "-live", "-distributed", "-site")
     names = [f"requirements{kind}.txt" for kind in kinds]
     lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
