@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from helpers import audio, models, store
 from helpers.audio import SAMPLE_RATE
-from helpers.backend import keras
+from helpers.backend import BackendError, keras, tf
 from helpers.data import conditions, corpus, dataset, noise, pool
 from helpers.data.conditions import Condition
 from helpers.data.noise_bank import NoiseBank
@@ -94,8 +94,10 @@ def adapt(source: Path, out: Path, plan: Adaptation, begun: float) -> str:
 
     `plan`: without its sounds, those of `source`; `begun`: `time.monotonic()` of the start, from
     which the minutes count. Raises AudioError and ValueError for a folder that is no good,
-    WeightsError for a start that is not there.
+    WeightsError for a start that is not there, BackendError without TensorFlow.
     """
+    if not tf:
+        raise BackendError("adapt runs on TensorFlow alone; unset KERAS_BACKEND")
     paths = check_folder(source, out)
     sounds = tuple((str(path.relative_to(source)), path.stat().st_size) for path in paths)
     plan = dataclasses.replace(plan, sounds=sounds)
