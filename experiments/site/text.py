@@ -117,7 +117,8 @@ def table_of_chapters(chapters: Mapping[Path, NotebookNode]) -> str:
         head = notebook.cells[0].source
         question, minutes = QUESTION.search(head), MINUTES.search(head)
         name = f"[{title_of(notebook)}]({path.as_posix()})"
-        row = (name, question[1] if question else "", minutes[1] if minutes else "")
+        asked = question[1][0].upper() + question[1][1:] if question else ""
+        row = (name, asked, minutes[1] if minutes else "")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
