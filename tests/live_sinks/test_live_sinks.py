@@ -174,8 +174,8 @@ def test_from_card_to_card(cards, speech_in_hiss, tmp_path, method, held):
     found = delays_ms(*recorders)
     median, p95 = np.quantile(found, [0.5, 0.95])
     print(
-        f"\n{method}, held for {held} s: {median:.1f} ms (median), {p95:.1f} ms (95 %) from card to card in "
-        f"{len(found)} windows; it says {said_ms} ms; {closing.strip()}"
+        f"\n{method}, held for {held} s: {median:.1f} ms (median), {p95:.1f} ms (95 %) from card "
+        f"to card in {len(found)} windows; it says {said_ms} ms; {closing.strip()}"
     )
     assert len(found) >= 10
     assert parts[0] + parts[1] < median  # the model, and the blocks ahead
