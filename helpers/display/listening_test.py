@@ -1,4 +1,4 @@
-"""A small listening test in a notebook: blind, in seeded order, answers kept as CSV.
+"""A small listening test in a notebook or on a page: blind, in seeded order, answers kept as CSV.
 
 The scales are those of ITU-T P.835 (speech signal, background noise, overall), with the clean clip
 hidden among the others and a 3.5 kHz low-pass anchor, as in ITU-R BS.1534. A demonstration: a room,
@@ -258,6 +258,8 @@ def export_page(folder: Path, clips: Mapping[str, Mapping[str, np.ndarray]], see
     """
     folder, trials, entries, digest = Path(folder), make_trials(clips, seed), [], hashlib.sha256()
     gain = one_gain(trials)
+    for old in folder.glob("clip_*.flac"):  # of an earlier test
+        old.unlink()
     for i, trial in enumerate(trials, start=1):
         file = f"clip_{i:03d}.flac"
         write_sound(folder / file, gain * trial.clip)

@@ -104,7 +104,6 @@ def test_listeners_answer_all_and_their_files_are_read(open_page, tmp_path):
         assert sorted(pairs) == sorted((f.stem, v) for f in FILES for v in versions)
         orders.append(pairs)
     assert orders[0] != orders[1]
-    assert len(listening_test.analyse(answers)) == 3 or (answers.overall < 4).any()
 
 
 def test_sound_plays_and_a_reload_goes_on(open_page, tmp_path):
