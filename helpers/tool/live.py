@@ -1,11 +1,13 @@
 """Denoise what a microphone hears while it is heard: `denoiser live`.
 
-The callback of the sound card only copies: one block in, one block out. A thread denoises, two
-blocks ahead of the card, so that it is not heard when it is late by less. What comes too late is
-silence, and left out when it comes, so that the latency stays. `README.md` here says how a virtual
-microphone is made. Needs `pip install -r requirements-live.txt`.
+Two callbacks of the sound card only copy, one a block in, one a block out. A thread denoises, two
+blocks ahead of the card, so that it is not heard when it is late by less. Where the output stops
+for a while or a block comes too late, more blocks wait from then on; those that for a second nobody
+needed are dropped, so that the latency comes back. `README.md` here says how a virtual microphone
+is made. Needs `pip install -r requirements-live.txt`.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import datetime
@@ -27,6 +29,7 @@ from helpers.writing import write_blocks
 
 BLOCK_SECONDS = 0.01
 AHEAD = 2  # blocks that are there before the first is denoised
+UNUSED_BLOCKS = round(1.0 / BLOCK_SECONDS)  # what lies there through so many is dropped
 TELL_SECONDS = 1.0
 
 
@@ -67,9 +70,11 @@ class Chain:
 class Live:
     """The sound between the two ends of a card, in blocks of `block` samples at `sr` Hz.
 
-    `callback` is for sounddevice.Stream; `work` runs in a thread until `stop`. `late` counts blocks
-    that were not there in time, `overruns` those before or after which the card lost sound,
-    `longest` is the longest time that a block took, in seconds.
+    `hear` and `speak` are the callbacks of sounddevice's InputStream and OutputStream; `work` runs
+    in a thread until `stop`. `late` counts blocks that were not there in time, `overruns` those
+    before or after which the card lost sound, `dropped` those that waited unused for a second,
+    `skipped` those not denoised because the work was a second behind; `longest` is the longest time
+    that a block took, in seconds.
     """
 
     def __init__(self, denoiser: Denoiser, sr: int, block: int, tap=None):
@@ -79,29 +84,42 @@ class Live:
         self.heard, self.ready = queue.SimpleQueue(), queue.SimpleQueue()
         self.cut = np.zeros(0, np.float32)  # what does not fill a block yet
         self._hand_out(np.zeros(self.wait, np.float32))
-        self.late = self.overruns = self.blocks = self.missed = self.blocks_done = 0
+        self.waiting = collections.deque(maxlen=UNUSED_BLOCKS)  # blocks, whenever one is taken
+        self.late = self.overruns = self.dropped = self.skipped = self.blocks = self.blocks_done = 0
         self.longest = 0.0
         self.error: Exception | None = None
 
-    def callback(self, indata, outdata, frames, when, status) -> None:
-        """Copy a block `(block, 1)` in and one out."""
-        self.blocks += 1
-        self.overruns += bool(status)
+    def hear(self, indata, frames, when, status) -> None:
+        """Copy a block `(block, 1)` in."""
+        if status:
+            self.overruns += 1
         self.heard.put(indata[:, 0].copy())
-        with contextlib.suppress(queue.Empty):
-            while self.missed:  # its place has been silent already
-                self.ready.get_nowait()
-                self.missed -= 1
-            outdata[:, 0] = self.ready.get_nowait()
-            return
+        self.blocks += 1
+
+    def speak(self, outdata, frames, when, status) -> None:
+        """Copy a block `(block, 1)` out, silence where none is ready; drop what nobody needs."""
+        if status:
+            self.overruns += 1
         outdata.fill(0)
-        self.late += 1
-        self.missed += 1
+        if not self.blocks:  # the input has not begun
+            return
+        self.waiting.append(self.ready.qsize() + self.dropped)  # as if all of them still waited
+        if len(self.waiting) == UNUSED_BLOCKS:
+            for _ in range(min(self.waiting) - self.dropped - AHEAD):
+                self.ready.get_nowait()
+                self.dropped += 1
+        try:
+            outdata[:, 0] = self.ready.get_nowait()
+        except queue.Empty:
+            self.late += 1
 
     def work(self) -> None:
         """Denoise what is heard, block by block, until `stop`; an error is kept in `error`."""
         try:
             while (block := self.heard.get()) is not None:
+                if self.heard.qsize() > UNUSED_BLOCKS:  # this machine is too slow
+                    self.skipped += 1
+                    continue
                 start = time.perf_counter()
                 before, after, out = self.chain.process(block)
                 self._hand_out(out)
@@ -235,12 +253,17 @@ def run(denoiser: Denoiser, devices: tuple, folder: Path | None = None, sd=None)
     with recorder(folder) as tap:
         live = Live(denoiser, sr, round(BLOCK_SECONDS * sr), tap)
         thread = threading.Thread(target=live.work)
-        settings = {"device": devices, "channels": 1, "dtype": "float32", "latency": "low"}
+        settings = {"channels": 1, "dtype": "float32", "latency": "low"}
         try:
-            with sd.Stream(sr, live.block, callback=live.callback, **settings) as stream:
+            with (  # two, so that sound that the output loses does not wait in the input
+                sd.OutputStream(sr, live.block, devices[1], callback=live.speak, **settings) as out,
+                sd.InputStream(
+                    sr, live.block, devices[0], callback=live.hear, **settings
+                ) as source,
+            ):
                 thread.start()
-                print(opening_words(live, stream, denoiser), flush=True)
-                watch(live, stream)
+                print(opening_words(live, source.latency + out.latency, denoiser), flush=True)
+                watch(live, (source, out))
         except sd.PortAudioError as error:
             raise LiveError(f"the sound card refuses: {error}; choose others of --list") from error
         finally:
@@ -251,10 +274,10 @@ def run(denoiser: Denoiser, devices: tuple, folder: Path | None = None, sd=None)
     return live
 
 
-def watch(live: Live, stream) -> None:
+def watch(live: Live, streams: tuple) -> None:
     """Wait for Ctrl-C; on a terminal, tell each second how it goes."""
     try:
-        while stream.active and not live.error:
+        while all(stream.active for stream in streams) and not live.error:
             time.sleep(TELL_SECONDS)
             if sys.stdout.isatty():
                 print(f"\r{closing_words(live)} ", end="", flush=True)
@@ -264,9 +287,9 @@ def watch(live: Live, stream) -> None:
     raise live.error or LiveError("the sound card went away; choose others of --list")
 
 
-def opening_words(live: Live, stream, denoiser: Denoiser) -> str:
+def opening_words(live: Live, card_seconds: float, denoiser: Denoiser) -> str:
     """The latency, and of what it is made, in ms."""
-    inside, card = 1000 * live.wait / live.sr, 1000 * sum(stream.latency)
+    inside, card = 1000 * live.wait / live.sr, 1000 * card_seconds
     ahead = 1000 * AHEAD * BLOCK_SECONDS
     return (
         f"{denoiser.method} at {live.sr} Hz: {inside + card:.0f} ms from microphone to ear; "
@@ -276,8 +299,10 @@ def opening_words(live: Live, stream, denoiser: Denoiser) -> str:
 
 
 def closing_words(live: Live) -> str:
-    """Seconds, late blocks, overruns, and the longest block."""
+    """Seconds, late blocks, overruns, what was dropped, and the longest block."""
+    block_ms = 1000 * BLOCK_SECONDS
     return (
         f"{live.blocks * live.block / live.sr:.0f} s, {live.late} late blocks, {live.overruns} "
-        f"overruns, {1000 * live.longest:.1f} ms for the slowest of {1000 * BLOCK_SECONDS:.0f} ms"
+        f"overruns, dropped {(live.dropped + live.skipped) * block_ms:.0f} ms to catch up, "
+        f"{1000 * live.longest:.1f} ms for the slowest of {block_ms:.0f} ms"
     )
