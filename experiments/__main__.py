@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     sub = experiment("ablate", ablate, "Train the steps from a picture to a mask, and score them.")
     add_out(sub, "ablation")
 
+    sub = experiment("adversarial", adversarial, "Train with discriminators, and score all.")
+    add_out(sub, "adversarial")
+
     sub = experiment("train", train, "Train by a plan of steps, or go on where it was stopped.")
     sub.add_argument("plan", help="a name in experiments/plans, or a .toml file")
     sub.add_argument("--out", type=Path, help="folder for the last weights (default: the plan's)")
@@ -151,6 +154,14 @@ def ablate(args) -> None:
 
     out = args.out or OUTPUT / "ablation"
     print(tables.save_rows(ablate_all(*corpus_and_noise(out)), out))
+
+
+def adversarial(args) -> None:
+    from experiments.adversarial import compare_weights
+
+    out = args.out or OUTPUT / "adversarial"
+    compare_weights(out, *corpus_and_noise(out))
+    print(f"{out}.csv, {out}_curves.csv")
 
 
 def train(args) -> int:
