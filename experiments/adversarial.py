@@ -8,6 +8,7 @@ last finished epoch, scores after the last finished part. Read in `08_adversaria
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,14 +32,14 @@ from helpers.quick import size
 METHOD = "spectrogram"  # whose shipped weights are the start
 SEED = 1
 BATCH_SIZE, SECONDS = 8, 1.5  # of a training batch
-EPOCHS, STEPS = size(15, 2), size(20, 2)  # STEPS an epoch
-LEARNING_RATE, JUDGE_RATE = 3e-4, 4e-4
+EPOCHS, STEPS = size(12, 2), size(20, 2)  # STEPS an epoch
+LEARNING_RATE, JUDGE_RATE = 3e-4, 2e-3
 BANK_CLIPS = size(1_200, 8)
-WEIGHTS = size((0.01, 0.03, 0.1, 0.3), (0.1,))  # of the judges, beside the control's 0
+WEIGHTS = size((0.1, 0.3, 1.0, 3.0), (0.1,))  # of the judges, beside the control's 0
 SPLIT = "validation"  # the test is scored once, when all is chosen
-UTTERANCES, CLIP_SECONDS = size(40, 2), 4.0
-OTHER_UTTERANCES = size(12, 2)  # under the conditions beside the first
-WITH_VISQOL = size(20, 0)  # of the first condition
+UTTERANCES, CLIP_SECONDS = size(32, 2), 4.0
+OTHER_UTTERANCES = size(8, 2)  # under the conditions beside the first
+WITH_VISQOL = size(16, 0)  # of the first condition
 INPUTS = (  # the first is what the judges are there for; in the others they may do harm
     conditions.WHITE,
     Condition("white", snr_db=10.0),
@@ -266,9 +267,14 @@ class Curve(keras.callbacks.Callback):
         tables.save_rows(new, self.path)
 
 
-def apply_waveforms(model: WaveformWrapper) -> System:
-    """A trained model as a system."""
-    return lambda noisy: np.asarray(model(noisy[None]))[0]
+def as_system(make: Callable[[], WaveformWrapper]) -> Callable[[], System]:
+    """What makes a system of the model that `make` gives."""
+
+    def system():
+        model = make()
+        return lambda noisy: np.asarray(model(noisy[None]))[0]
+
+    return system
 
 
 # --- all of it ----------------------------------------------------------------------------------
@@ -283,15 +289,12 @@ def compare_weights(
     """
     files = tuple(noise.recorded_files(noise_folder, "train"))
     facts, entries, curves = training_facts(table, files), yardsticks(), []
+    for seed, weight in itertools.product(seeds, (0.0, *WEIGHTS)):
+        make = functools.partial(train, weight, seed, table, files)
+        make()
+        folder, name = run_dir(weight, seed, facts), "discriminator" if weight else "control"
+        about = {"system": name, "weight": weight, "seed": seed}
+        curves.append(pd.read_csv(folder / "curve.csv").assign(**about))
+        tables.save_rows(pd.concat(curves), path.with_name(f"{path.name}_curves"))
+        entries.append(Entry(version=folder.name, make=as_system(make), **about))
     score_all(path, table, entries)
-    for seed in seeds:
-        for weight in (0.0, *WEIGHTS):
-            model = train(weight, seed, table, files)
-            folder = run_dir(weight, seed, facts)
-            name = "discriminator" if weight else "control"
-            make = functools.partial(apply_waveforms, model)
-            entry = Entry(name, make, folder.name, weight, seed)
-            score_all(path, table, [entry])
-            curve = pd.read_csv(folder / "curve.csv")
-            curves.append(curve.assign(system=name, weight=weight, seed=seed))
-            tables.save_rows(pd.concat(curves), path.with_name(f"{path.name}_curves"))
