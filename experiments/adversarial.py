@@ -9,14 +9,14 @@ last finished epoch, scores after the last finished part. Read in `08_adversaria
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from experiments.kept import facts_of_clips, facts_of_noisy, kept_rows
+from experiments.kept import facts_of_clips, facts_of_noisy, kept, kept_rows
 from helpers import audio, models, store
 from helpers.audio import SAMPLE_RATE
 from helpers.backend import keras
@@ -25,7 +25,7 @@ from helpers.data.conditions import Condition
 from helpers.denoise import systems
 from helpers.denoise.systems import Oracle, System
 from helpers.evaluation import metrics, tables
-from helpers.models import adversarial, losses, training
+from helpers.models import adversarial, losses, spectrogram, training
 from helpers.models.blocks import WaveformWrapper, hop_length
 from helpers.quick import size
 
@@ -37,15 +37,14 @@ LEARNING_RATE, JUDGE_RATE = 3e-4, 2e-3
 BANK_CLIPS = size(1_200, 8)
 WEIGHTS = size((0.1, 0.3, 1.0, 3.0), (0.1,))  # of the judges, beside the control's 0
 SPLIT = "validation"  # the test is scored once, when all is chosen
-UTTERANCES, CLIP_SECONDS = size(32, 2), 4.0
-OTHER_UTTERANCES = size(8, 2)  # under the conditions beside the first
-WITH_VISQOL = size(16, 0)  # of the first condition
-INPUTS = (  # the first is what the judges are there for; in the others they may do harm
-    conditions.WHITE,
-    Condition("white", snr_db=10.0),
-    Condition("pink", 2_500, 7_000, 0.0),
-    conditions.CLEAN,
-)
+CLIP_SECONDS = 4.0  # of an utterance that is scored
+PINK = Condition("pink", 2_500, 7_000, 0.0)
+INPUTS = {  # condition -> clips, and how many of them ViSQOL grades
+    conditions.WHITE: (size(32, 2), size(16, 0)),  # what the judges are there for
+    Condition("white", snr_db=10.0): (size(8, 2), 0),  # where they may do harm
+    PINK: (size(8, 2), 0),
+    conditions.CLEAN: (size(8, 2), 0),
+}
 SPOKEN_DB = -40.0  # re the loudest frame: fainter frames of the clean clip are pauses
 FAINT_DB = -80.0  # re the clean clip's loudest bin: what is below counts as equal
 RAISED_DB = (2.5, 5.0)  # dB, of 4-8 kHz behind the shipped model: what a filter would do
@@ -116,7 +115,9 @@ class Entry:
         return {"system": self.system, "weight": self.weight, "seed": self.seed}
 
 
-def score_all(path: Path, table: pd.DataFrame, entries: list[Entry]) -> pd.DataFrame:
+def score_all(
+    path: Path, table: pd.DataFrame, entries: list[Entry], inputs: Mapping = INPUTS
+) -> pd.DataFrame:
     """Score systems on the validation clips of every condition; gives all rows of `<path>.csv`.
 
     A row a clip, condition and system: utterance, speaker, split, the system's own (`Entry.row`),
@@ -125,9 +126,7 @@ def score_all(path: Path, table: pd.DataFrame, entries: list[Entry]) -> pd.DataF
     rows = pd.DataFrame()
     for entry in tqdm(entries, "systems", disable=None):
         made = functools.cache(entry.make)
-        for condition in INPUTS:
-            main = condition == INPUTS[0]
-            n, n_visqol = (UTTERANCES, WITH_VISQOL) if main else (OTHER_UTTERANCES, 0)
+        for condition, (n, n_visqol) in inputs.items():
             utterances = corpus.pick(table, SPLIT, n)
 
             def make(made=made, utterances=utterances, condition=condition, n_visqol=n_visqol):
@@ -146,15 +145,19 @@ def score_all(path: Path, table: pd.DataFrame, entries: list[Entry]) -> pd.DataF
 
 def score(system, utterances: pd.DataFrame, condition: Condition, n_visqol: int) -> pd.DataFrame:
     """`measure` of a system on the first seconds of utterances, a row a clip."""
-    rows = []
-    for i, one in enumerate(utterances.itertuples()):
-        speech = audio.read(one.path)[: int(CLIP_SECONDS * SAMPLE_RATE)]
-        noisy_clip = conditions.make_noisy(one.utterance, speech, condition, conditions.SEED)
-        clean, noisy = noisy_clip[::2]
+    rows, clips = [], noisy_clips(utterances, condition)
+    for i, (one, (clean, _, noisy)) in enumerate(zip(utterances.itertuples(), clips, strict=True)):
         estimate = np.float32(systems.apply(system, clean, noisy))
         row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
         rows.append(row | condition.row | measure(clean, estimate, i < n_visqol))
     return pd.DataFrame(rows)
+
+
+def noisy_clips(utterances: pd.DataFrame, condition: Condition):
+    """`(clean, noise, noisy)` of the first seconds of each utterance."""
+    for one in utterances.itertuples():
+        speech = audio.read(one.path)[: int(CLIP_SECONDS * SAMPLE_RATE)]
+        yield conditions.make_noisy(one.utterance, speech, condition, conditions.SEED)
 
 
 def yardsticks() -> list[Entry]:
@@ -215,6 +218,7 @@ def start_trainer(weight: float, seed: int) -> adversarial.AdversarialTrainer:
         keras.optimizers.Adam(JUDGE_RATE, beta_1=0.5),
         losses.DenoisingLoss(linear_below=0.2, level_weight=0.015),  # as its last training
     )
+    trainer.build((BATCH_SIZE, int(SECONDS * SAMPLE_RATE)))
     return trainer
 
 
@@ -275,6 +279,200 @@ def as_system(make: Callable[[], WaveformWrapper]) -> Callable[[], System]:
         return lambda noisy: np.asarray(model(noisy[None]))[0]
 
     return system
+
+
+# --- a judge that learns PESQ -------------------------------------------------------------------
+
+SMALL = {"filters": (8, 12, 16, 16), "units": 64}  # chapter 04's network
+OWN_STEPS, OWN_RATE = size(400, 2), 3e-3  # on its own loss, before
+METRIC_BATCH, METRIC_SECONDS = 6, 2.0
+LEARNING_EPOCHS, STALE_EPOCHS, METRIC_STEPS = size(8, 1), size(4, 1), size(10, 1)
+METRIC_RATE, METRIC_JUDGE_RATE, OWN_WEIGHT = 3e-4, 1e-3, 0.3
+HELD_OUT = size(12, 2)  # validation clips on which the judge's guess is set beside the truth
+STAGES = ("small network", "metric judge", "stale judge", "small control")
+METRIC_INPUTS = {PINK: (size(24, 2), size(12, 0))}  # as chapter 04 has it
+
+
+def share_of_pesq(clean: np.ndarray, samples: np.ndarray) -> float:
+    """PESQ as 0 (1.04) to 1 (4.64), NaN where it finds no speech."""
+    try:
+        return (metrics.pesq(clean, samples) - 1.04) / 3.6
+    except ValueError:
+        return np.nan
+
+
+def coloured_batches(table: pd.DataFrame, n_batches: int, batch_size: int, seed: int):
+    """Batches of train speakers in coloured noise, which is made in seconds."""
+    folder = corpus.find_corpus()
+    speech = pool.Pool(folder, list(table.path[table.split == "train"]))
+    path, n_clips = store.CACHE / "bank-coloured", size(120, 8)
+    bank = noise_bank.NoiseBank.render(path, (), n_clips, seed=SEED, only="coloured")
+    return dataset.make_dataset(speech, bank, METRIC_SECONDS, batch_size, n_batches, seed)
+
+
+class Guesses(keras.callbacks.Callback):
+    """After every epoch: what the judge says of held-out clips, and what PESQ says; `rows`."""
+
+    def __init__(self, stage: str, pairs: list[tuple[np.ndarray, np.ndarray]], rows: list):
+        super().__init__()
+        self.stage, self.pairs, self.rows = stage, pairs, rows
+
+    def on_epoch_end(self, epoch, logs=None):
+        found = []
+        for clean, noisy in self.pairs:
+            denoised = self.model(noisy[None])
+            guessed = float(self.model.guess(keras.ops.convert_to_tensor(clean[None]), denoised)[0])
+            estimate = np.asarray(denoised)[0]
+            found.append([guessed, share_of_pesq(clean, estimate), metrics.si_sdr(clean, estimate)])
+        guessed, true, si_sdr = np.transpose(found)
+        row = {"system": self.stage, "epoch": epoch + 1} | (logs or {})
+        row |= {"guessed": 1.04 + 3.6 * guessed.mean(), "pesq": 1.04 + 3.6 * true.mean()}
+        row["error"] = 3.6 * np.mean(np.abs(guessed - true))
+        row["correlation"] = np.corrcoef(guessed, true)[0, 1] if len(true) > 2 else np.nan
+        self.rows.append(row | {"si_sdr": si_sdr.mean()})
+
+
+def small_network(weights: list | None = None) -> WaveformWrapper:
+    """Chapter 04's network, untrained or with these weights."""
+    keras.utils.set_random_seed(SEED)
+    frame_model = spectrogram.build(**SMALL)
+    if weights:
+        frame_model.set_weights(weights)
+    return WaveformWrapper(frame_model, hop_length(frame_model))
+
+
+def fit_on_own(weights: list | None, batches, rate, n_steps: int) -> list:
+    """The weights of a small network after steps on its own loss alone."""
+    model = small_network(weights)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=3.0), losses.DenoisingLoss())
+    model.fit(batches, epochs=1, steps_per_epoch=n_steps, shuffle=False, verbose=2)
+    return model.frame_model.get_weights()
+
+
+def train_with_metric(table: pd.DataFrame) -> tuple[dict[str, list], pd.DataFrame]:
+    """Stage of STAGES -> weights of the small network; and the curves, a row an epoch.
+
+    First on its own loss; then with a judge that learns PESQ; then with the same judge that learns
+    no more; the control goes on from the first by its own loss for as many steps.
+    """
+    utterances = corpus.pick(table, SPLIT, HELD_OUT)
+    pairs = [clip[::2] for clip in noisy_clips(utterances, PINK)]
+    epochs, rows, stages = LEARNING_EPOCHS + STALE_EPOCHS, [], {}
+    n_steps = epochs * METRIC_STEPS
+    cosine = keras.optimizers.schedules.CosineDecay(OWN_RATE, OWN_STEPS)
+    batches = coloured_batches(table, OWN_STEPS, BATCH_SIZE, SEED)
+    start = stages[STAGES[0]] = fit_on_own(None, batches, cosine, OWN_STEPS)
+
+    denoiser = small_network(start)
+    trainer = adversarial.MetricTrainer(
+        denoiser, adversarial.Replay(share_of_pesq, SEED), own_weight=OWN_WEIGHT
+    )
+    batches = coloured_batches(table, n_steps, METRIC_BATCH, SEED + 1)
+    for stage, teaches, first, last in (
+        (STAGES[1], True, 0, LEARNING_EPOCHS),
+        (STAGES[2], False, LEARNING_EPOCHS, epochs),
+    ):
+        trainer.teaches = teaches
+        trainer.compile(
+            keras.optimizers.Adam(METRIC_RATE, clipnorm=3.0),
+            keras.optimizers.Adam(METRIC_JUDGE_RATE),
+            losses.DenoisingLoss(),
+        )
+        trainer.fit(
+            batches.skip(first * METRIC_STEPS),
+            initial_epoch=first,
+            epochs=last,
+            steps_per_epoch=METRIC_STEPS,
+            shuffle=False,
+            callbacks=[Guesses(stage, pairs, rows)],
+            verbose=2,
+        )
+        stages[stage] = denoiser.frame_model.get_weights()
+    stages[STAGES[3]] = fit_on_own(start, batches, METRIC_RATE, n_steps)
+    return stages, pd.DataFrame(rows)
+
+
+def metric_entries(table: pd.DataFrame) -> tuple[list[Entry], pd.DataFrame]:
+    """The stages as systems, and their curves; trained once and kept."""
+    makers = (train_with_metric, adversarial.MetricTrainer, spectrogram.build)
+    told = (audio.read, conditions.make_noisy, metrics.pesq, noise_bank.NoiseBank)
+    facts = {
+        "code": store.code(*makers, told=told),
+        "speech": facts_of_clips(table[table.split == "train"]),
+        "noise": noise_bank.code_of_noise("coloured"),
+        "held out": facts_of_clips(corpus.pick(table, SPLIT, HELD_OUT)),
+    }
+    stages, curves = kept("adversarial/metric", facts, lambda: train_with_metric(table))
+    entries = [
+        Entry(
+            name,
+            as_system(functools.partial(small_network, weights)),
+            store.key(facts),
+            seed=SEED,
+        )
+        for name, weights in stages.items()
+    ]
+    return entries, curves.assign(seed=SEED)
+
+
+# --- what PESQ can be made to say ---------------------------------------------------------------
+
+KNOTS = (125.0, 250.0, 500.0, 1_000.0, 2_000.0, 3_000.0, 4_000.0, 6_000.0, 8_000.0)  # Hz
+GAIN_STEPS = (6.0, 3.0)  # dB, of the search, coarse first
+SEARCH_CLIPS = size(8, 2)  # validation clips behind those that are scored
+
+
+def equalise(samples: np.ndarray, gains_db) -> np.ndarray:
+    """Samples through gains at KNOTS, straight between them in dB; float32."""
+    f = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    gains = 10 ** (np.interp(f, KNOTS, gains_db) / 20)
+    return np.fft.irfft(np.fft.rfft(samples) * gains, len(samples)).astype(np.float32)
+
+
+def find_gains(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Gains in dB at KNOTS that raise the mean PESQ of `(clean, denoised)` pairs most.
+
+    One gain at a time goes up or down by a step for as long as that helps, twice round for each
+    step size. Nothing is trained, and nothing of the noise is known.
+    """
+
+    def mean_pesq(gains):
+        return np.mean([metrics.pesq(clean, equalise(x, gains)) for clean, x in pairs])
+
+    gains = [0.0] * len(KNOTS)
+    best = mean_pesq(gains)
+    for step, i in itertools.product(np.repeat(GAIN_STEPS, 2), range(len(KNOTS))):
+        for change in (step, -step):
+            while (found := mean_pesq(tried := with_change(gains, i, change))) > best + 1e-3:
+                gains, best = tried, found
+    return [float(gain) for gain in gains]
+
+
+def with_change(gains: list[float], i: int, change: float) -> list[float]:
+    """Gains of which number `i` is changed, within 24 dB either way."""
+    return [float(np.clip(g + change * (k == i), -24, 24)) for k, g in enumerate(gains)]
+
+
+def equaliser_entry(table: pd.DataFrame) -> Entry:
+    """The shipped model with an equaliser behind it that was chosen by PESQ alone."""
+    n = max(n for n, _ in INPUTS.values())
+    utterances = corpus.pick(table, SPLIT, n + SEARCH_CLIPS).tail(SEARCH_CLIPS)
+    digest = models.weights_sha256(METHOD)[:12]
+
+    def search():
+        model = systems.make(METHOD)[METHOD]
+        clips = noisy_clips(utterances, conditions.WHITE)
+        return find_gains([(clean, model(noisy)) for clean, _, noisy in clips])
+
+    facts = [digest, facts_of_clips(utterances), store.code(find_gains, told=(metrics.pesq,))]
+    gains = kept("adversarial/equaliser", facts, search)
+    print("gains (dB):", *(f"{f:g} Hz {gain:+g}" for f, gain in zip(KNOTS, gains, strict=True)))
+
+    def system():
+        model = systems.make(METHOD)[METHOD]
+        return lambda noisy: equalise(model(noisy), gains)
+
+    return Entry("equaliser", system, store.key([*facts, gains]))
 
 
 # --- all of it ----------------------------------------------------------------------------------

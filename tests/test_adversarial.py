@@ -133,6 +133,7 @@ def trainer_of_gains(monkeypatch):
         trainer = adversarial.AdversarialTrainer(WaveformWrapper(model, 256), weight, ramp=5)
         optimizers = keras.optimizers.Adam(0.05), keras.optimizers.Adam(5e-3, beta_1=0.5)
         trainer.compile(*optimizers, losses.DenoisingLoss())
+        trainer.build((2, 8_000))
         return trainer
 
     return make

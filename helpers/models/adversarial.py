@@ -9,6 +9,8 @@ NeurIPS 2019, whose feature matching is used too). What is shipped is the denois
 no more than before. Waveforms are float32 `(batch, samples)` at 16 kHz. Taught in `08_adversarial`.
 """
 
+import numpy as np
+
 from helpers.audio import SAMPLE_RATE
 from helpers.backend import keras, layers, ops, tf
 from helpers.models.blocks import WaveformWrapper, register
@@ -109,6 +111,11 @@ class AdversarialTrainer(keras.Model):
         self.denoiser, self.weight, self.matching, self.ramp = denoiser, weight, matching, ramp
         self.judges = [build_judge(win // 4) for win, _ in RESOLUTIONS] if weight else []
 
+    def build(self, shape):
+        """`shape`: `(batch, samples)`."""
+        self.denoiser.build(shape)
+        self.built = True
+
     def compile(self, optimizer, judge_optimizer, loss):
         """`loss` is the denoiser's own. Optimisers are built now, so that a stop can be resumed."""
         super().compile(optimizer=optimizer)
@@ -186,3 +193,110 @@ def high_level(clean, noisy, denoised):
     )
     loud = ops.cast((noise > true) & (true > TINY), "float32")
     return 10 * ops.log10((ops.sum(loud * made) + TINY) / (ops.sum(loud * true) + TINY))
+
+
+# --- a judge that learns a metric ---------------------------------------------------------------
+
+
+def build_metric_judge(filters=(8, 16, 16, 16)) -> keras.Model:
+    """Two pictures `(batch, frames, 256, 2)`, a clip and the clean one, to a score, `(batch,)`.
+
+    0 is the worst that the metric says and 1 the best. Convolutions, a mean over time and
+    frequency, two dense layers: MetricGAN's discriminator (S.-W. Fu et al., ICML 2019), with fewer
+    channels and strides.
+    """
+    images = keras.Input((None, 256, 2), name="pictures")
+    x = images
+    for i, n in enumerate(filters, start=1):
+        convolve = layers.Conv2D(n, 5, strides=2, padding="same", name=f"convolve_{i}")
+        x = layers.LeakyReLU(0.3)(layers.SpectralNormalization(convolve)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.LeakyReLU(0.3)(layers.Dense(32, name="dense")(x))
+    score = layers.Dense(1, name="score")(x)
+    return keras.Model(images, ops.squeeze(score, -1), name="metric_judge")
+
+
+def two_pictures(clean, samples):
+    """What a metric's judge sees, `(batch, frames, 256, 2)`: the clip, and the clean one."""
+    gain, floor = unit_gain(clean), 10 ** (FLOOR_DB / 10) * 256
+    images = [ops.log1p(power(gain * x, 512, 256)[:, :, 1:] / floor) for x in (samples, clean)]
+    return ops.stack(images, axis=-1)
+
+
+class Replay:
+    """Clips with their scores, kept to be shown again: else a judge forgets what was once bad.
+
+    `quality`: (clean, samples) -> a score of 0 to 1 of one clip, float32 `(samples,)` each. Clips
+    of which it says nothing, NaN, are left out.
+    """
+
+    def __init__(self, quality, seed: int = 0):
+        self.quality, self.kept = quality, []
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, clean: np.ndarray, samples: np.ndarray) -> tuple:
+        """The batch `(clean, samples, scores)` and, behind it, as many that were shown before."""
+        scored = [(*pair, self.quality(*pair)) for pair in zip(clean, samples, strict=True)]
+        new = [one for one in scored if not np.isnan(one[-1])]
+        self.kept += new
+        old = self.rng.integers(len(self.kept), size=len(new))
+        shown = new + [self.kept[i] for i in old]
+        return tuple(np.float32(part) for part in zip(*shown, strict=True))
+
+
+@register
+class MetricTrainer(keras.Model):
+    """A denoiser and a judge that learns what a metric would say (S.-W. Fu et al., "MetricGAN+",
+    Interspeech 2021), for `keras.Model.fit` on batches `(noisy, clean)`.
+
+    Each step: the metric scores the noisy and the denoised clips; the judge learns these scores,
+    some of before (`Replay`), and that clean speech has 1; then the denoiser learns to be given 1,
+    beside `own_weight` times its own loss. The metric itself has no gradient; the judge's is only
+    as good as its guess.
+    """
+
+    def __init__(
+        self, denoiser: WaveformWrapper, replay: Replay, own_weight: float = 1.0, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.denoiser, self.replay, self.own_weight = denoiser, replay, own_weight
+        self.judge, self.teaches = build_metric_judge(), True
+
+    def compile(self, optimizer, judge_optimizer, loss):
+        """`loss` is the denoiser's own."""
+        super().compile(optimizer=optimizer)
+        self.own_loss, self.judge_optimizer = loss, judge_optimizer
+
+    def call(self, noisy):
+        return self.denoiser(noisy)
+
+    def guess(self, clean, samples, training=False):
+        """What the judge says of clips, `(batch,)`."""
+        return self.judge(two_pictures(clean, samples), training=training)
+
+    def train_step(self, batch):
+        noisy, clean = batch
+        with tf.GradientTape() as tape:
+            denoised = self.denoiser(noisy, training=True)
+            with tape.stop_recording():
+                error = self.teach_judge(clean, noisy, denoised) if self.teaches else ops.zeros([])
+            guessed, own = self.guess(clean, denoised), self.own_loss(clean, denoised)
+            loss = ops.mean((guessed - 1) ** 2) + self.own_weight * own
+        variables = self.denoiser.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"own": own, "judge": error, "guessed": ops.mean(guessed)}
+
+    def teach_judge(self, clean, noisy, denoised):
+        """One step of the judge; gives its mean squared error."""
+        twice, both = ops.concatenate([clean, clean]), ops.concatenate([noisy, denoised])
+        true, samples, scores = tf.numpy_function(self.replay, [twice, both], [tf.float32] * 3)
+        for waves in (true, samples):
+            waves.set_shape([None, clean.shape[1]])
+        scores.set_shape([None])
+        true, samples = ops.concatenate([true, clean]), ops.concatenate([samples, clean])
+        scores = ops.concatenate([scores, ops.ones_like(clean[:, 0])])
+        with tf.GradientTape() as tape:
+            error = ops.mean((self.guess(true, samples, training=True) - scores) ** 2)
+        variables = self.judge.trainable_variables
+        self.judge_optimizer.apply(tape.gradient(error, variables), variables)
+        return error
