@@ -14,6 +14,7 @@ from helpers.quick import QUICK
 from helpers.store import RESULTS, check_place, shown
 
 OUTPUT = Path("output")  # of a run that names no other place
+ADVERSARIAL = ("yardsticks", "equaliser", "judges", "metric")  # parts of that experiment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,6 +55,16 @@ def parser() -> argparse.ArgumentParser:
     add_out(sub, "ablation")
 
     sub = experiment("adversarial", adversarial, "Train with discriminators, and score all.")
+    sub.add_argument(
+        "--parts", nargs="+", choices=ADVERSARIAL, default=ADVERSARIAL, help="(default: all)"
+    )
+    sub.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[1],
+        help="of the trainings with judges (default: 1)",
+    )
     add_out(sub, "adversarial")
 
     sub = experiment("train", train, "Train by a plan of steps, or go on where it was stopped.")
@@ -157,10 +168,10 @@ def ablate(args) -> None:
 
 
 def adversarial(args) -> None:
-    from experiments.adversarial import compare_weights
+    from experiments.adversarial import compare_all
 
     out = args.out or OUTPUT / "adversarial"
-    compare_weights(out, *corpus_and_noise(out))
+    compare_all(out, *corpus_and_noise(out), args.parts, args.seeds)
     print(f"{out}.csv, {out}_curves.csv")
 
 

@@ -478,21 +478,53 @@ def equaliser_entry(table: pd.DataFrame) -> Entry:
 # --- all of it ----------------------------------------------------------------------------------
 
 
-def compare_weights(
-    path: Path, table: pd.DataFrame, noise_folder: Path | None, seeds=(SEED,)
+def compare_all(
+    path: Path, table: pd.DataFrame, noise_folder: Path | None, parts, seeds=(SEED,)
 ) -> None:
-    """Train the control and every weight, or go on; write `<path>.csv` and `<path>_curves.csv`.
+    """Train what is not trained yet, score all; `<path>.csv` and `<path>_curves.csv`.
 
-    Raises store.FileError where another process is at the same training.
+    `seeds`: of the judges' trainings. Raises store.FileError where another process is at the same
+    training.
     """
-    files = tuple(noise.recorded_files(noise_folder, "train"))
-    facts, entries, curves = training_facts(table, files), yardsticks(), []
-    for seed, weight in itertools.product(seeds, (0.0, *WEIGHTS)):
-        make = functools.partial(train, weight, seed, table, files)
-        make()
-        folder, name = run_dir(weight, seed, facts), "discriminator" if weight else "control"
-        about = {"system": name, "weight": weight, "seed": seed}
-        curves.append(pd.read_csv(folder / "curve.csv").assign(**about))
-        tables.save_rows(pd.concat(curves), path.with_name(f"{path.name}_curves"))
-        entries.append(Entry(version=folder.name, make=as_system(make), **about))
-    score_all(path, table, entries)
+    curves_path = path.with_name(f"{path.name}_curves")
+    if "yardsticks" in parts:
+        score_all(path, table, yardsticks())
+    if "equaliser" in parts:
+        score_all(path, table, [equaliser_entry(table)])
+    if "judges" in parts:
+        files = tuple(noise.recorded_files(noise_folder, "train"))
+        entries = []
+        for seed, weight in itertools.product(seeds, (0.0, *WEIGHTS)):
+            entry, curve = judged_entry(weight, seed, table, files)
+            add_curves(curves_path, curve)
+            entries.append(entry)
+        score_all(path, table, entries)
+    if "metric" in parts:
+        entries, curves = metric_entries(table)
+        add_curves(curves_path, curves)
+        noisy = [one for one in yardsticks() if one.system in ("noisy", METHOD)]
+        score_all(path, table, [*noisy, *entries], METRIC_INPUTS)
+
+
+def judged_entry(
+    weight: float, seed: int, table: pd.DataFrame, files
+) -> tuple[Entry, pd.DataFrame]:
+    """The model after its training with judges of a weight (0: the control), and its curve."""
+    make = functools.partial(train, weight, seed, table, files)
+    make()
+    folder = run_dir(weight, seed, training_facts(table, files))
+    about = {"system": "discriminator" if weight else "control", "weight": weight, "seed": seed}
+    curve = pd.read_csv(folder / "curve.csv").assign(**about)
+    return Entry(version=folder.name, make=as_system(make), **about), curve
+
+
+def add_curves(path: Path, new: pd.DataFrame) -> None:
+    """Put learning curves into `<path>.csv`, in the place of those of the same training."""
+    names = ["system", "weight", "seed"]
+    new = new.reindex(columns=[*names, *new.columns.drop(names, errors="ignore")])
+    with store.alone(path, wait=True):
+        if path.with_suffix(".csv").exists():
+            old = pd.read_csv(path.with_suffix(".csv"))
+            again = old.set_index(names).index.isin(new.set_index(names).index)
+            new = pd.concat([old[~again], new])
+        tables.save_rows(new, path)
