@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-distributed lab notebooks results peers speed recognition specialist phonemes ablation adversarial report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -72,6 +72,9 @@ phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised sp
 
 ablation: $(READY) ## train the steps from a picture to a mask, resumable, into data/results
 	$(BIN)/python -m experiments ablate --out data/results/ablation
+
+adversarial: $(READY) ## train with discriminators and score what that gives and costs, resumable
+	$(BIN)/python -m experiments adversarial --out data/results/adversarial
 
 report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report

@@ -1,13 +1,16 @@
 """`helpers.models.adversarial` and `experiments.adversarial`: judges, their losses, training."""
 
+import dataclasses
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import adversarial as experiment
 from helpers import audio, store
 from helpers.backend import keras, layers, tf
+from helpers.data import conditions
 from helpers.models import adversarial, losses
 from helpers.models.blocks import WaveformWrapper
 
@@ -148,7 +151,7 @@ def test_judges_bring_a_missing_level_back_where_the_own_loss_is_content(pair, t
     trainer = trainer_of_gains(1.0)
     trainer.own_loss = lambda clean, denoised: 0 * keras.ops.mean(denoised)
     data = tf.data.Dataset.from_tensors((clean, clean)).repeat()
-    log = trainer.fit(data, epochs=1, steps_per_epoch=30, shuffle=False, verbose=0).history
+    log = trainer.fit(data, epochs=1, steps_per_epoch=20, shuffle=False, verbose=0).history
     assert 0.5 < high_gain(trainer) < 2
     assert set(log) == set(adversarial.CURVE)
     assert all(np.isfinite(values).all() for values in log.values())
@@ -227,3 +230,103 @@ def test_as_good_as_a_strangers_noise_has_8_db():
     rng = np.random.default_rng(0)
     one, two = rng.normal(0, 0.1, (2, 10 * SR))
     assert experiment.lsd_high(one, two) == pytest.approx(7.9, abs=0.3)
+
+
+def test_weights_and_seeds_have_curves_of_their_own(tmp_path):
+    path = tmp_path / "curves"
+
+    def curve(seed, own):
+        return pd.DataFrame({"epoch": [1, 2], "own": own, "system": "control", "seed": seed})
+
+    experiment.add_curves(path, curve(1, [0.1, 0.2]))  # without a weight
+    experiment.add_curves(path, curve(2, [0.3, 0.4]).assign(weight=0.5))
+    experiment.add_curves(path, curve(1, [0.5, 0.6]))
+    found = pd.read_csv(tmp_path / "curves.csv").sort_values("own")
+    assert list(found.own) == [0.3, 0.4, 0.5, 0.6]
+    assert list(found.columns[:3]) == ["system", "weight", "seed"]
+
+
+def test_parts_that_are_scored_are_not_scored_again(speech_files, tmp_path, monkeypatch):
+    utterances = [
+        {"utterance": path.stem, "speaker": path.parts[-3], "split": "validation", "path": path}
+        for path in speech_files
+    ]
+    made = []
+
+    def make():
+        made.append(1)
+        return lambda noisy: 0.5 * noisy
+
+    entries = [
+        experiment.Entry("noisy", lambda: lambda noisy: noisy),
+        experiment.Entry("discriminator", make, "a", 0.3, 1),
+    ]
+    inputs = {conditions.WHITE: (2, 0)}
+    for _ in range(2):
+        rows = experiment.score_all(tmp_path / "a", pd.DataFrame(utterances), entries, inputs)
+    assert made == [1]
+    assert list(rows.system) == ["noisy"] * 2 + ["discriminator"] * 2
+    assert set(rows.split) == {"validation"}
+    halved, noisy = (
+        rows[rows.system == name].level_high.mean() for name in ("discriminator", "noisy")
+    )
+    assert halved - noisy == pytest.approx(-6.02, abs=0.05)
+    entries[1] = dataclasses.replace(entries[1], version="b")
+    rows = experiment.score_all(tmp_path / "a", pd.DataFrame(utterances), entries, inputs)
+    assert made == [1, 1]
+    assert len(rows) == 4
+
+
+# --- a judge that learns a metric, and an equaliser that it likes -------------------------------
+
+
+def loudness(clean, samples):
+    """A metric that is easy to learn: how loud the clip is beside the clean one, 0 to 1."""
+    if not clean.any():
+        return np.nan
+    return float(np.clip(np.std(samples) / (2 * np.std(clean)), 0, 1))
+
+
+def test_old_clips_come_back_and_silence_is_left_out(pair):
+    replay = adversarial.Replay(loudness)
+    clean, noisy = (np.concatenate([x, 0 * x[:1]]) for x in pair)
+    true, samples, scores = replay(clean, noisy)
+    assert true.shape == samples.shape == (4, 8_000)
+    np.testing.assert_allclose(scores, [loudness(*p) for p in zip(true, samples, strict=True)])
+    replay(clean, 0.5 * noisy)
+    assert len(replay.kept) == 4
+
+
+def test_a_judge_learns_a_metric_and_pulls_the_denoiser(pair, trainer_of_gains):
+    clean, noisy = map(tf.constant, pair)
+    denoiser = trainer_of_gains(0.0).denoiser
+    trainer = adversarial.MetricTrainer(denoiser, adversarial.Replay(loudness), own_weight=0.0)
+    optimizers = keras.optimizers.Adam(1e-2), keras.optimizers.Adam(3e-3)
+    trainer.compile(*optimizers, losses.DenoisingLoss())
+    data = tf.data.Dataset.from_tensors((noisy, clean)).repeat()
+    before = denoiser.frame_model.get_layer("gains").gains.numpy().copy()
+    log = trainer.fit(data, epochs=2, steps_per_epoch=15, shuffle=False, verbose=0).history
+    assert log["judge"][-1] < 0.5 * log["judge"][0]
+    after = denoiser.frame_model.get_layer("gains").gains.numpy()
+    assert np.abs(after - before).max() > 0.05
+    guessed = trainer.guess(clean, clean).numpy()
+    np.testing.assert_allclose(guessed, 1, atol=0.2)
+
+
+def test_an_equaliser_of_no_gain_changes_nothing(speech):
+    assert experiment.equalise(speech, [0.0] * 9).dtype == np.float32
+    assert experiment.share_of_pesq(speech, speech) == pytest.approx(1, abs=0.01)
+    assert np.isnan(experiment.share_of_pesq(0 * speech, speech))
+    np.testing.assert_allclose(experiment.equalise(speech, [0.0] * 9), speech, atol=1e-6)
+    twice = experiment.equalise(speech, [6.02] * 9)
+    np.testing.assert_allclose(twice, 2 * speech, atol=1e-3)
+
+
+def test_the_search_raises_pesq(speech, noisy, monkeypatch):
+    monkeypatch.setattr(experiment, "GAIN_STEPS", (12.0,))
+    gains = experiment.find_gains([(speech, noisy)])
+    assert len(gains) == len(experiment.KNOTS)
+    assert max(np.abs(gains)) <= 24
+    heard = (noisy, experiment.equalise(noisy, gains))
+    before, after = (experiment.share_of_pesq(speech, x) for x in heard)
+    assert after > before
