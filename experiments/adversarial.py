@@ -276,7 +276,7 @@ def as_system(make: Callable[[], WaveformWrapper]) -> Callable[[], System]:
 
     def system():
         model = make()
-        return lambda noisy: np.asarray(model(noisy[None]))[0]
+        return lambda noisy: model.predict_on_batch(noisy[None])[0]
 
     return system
 
