@@ -320,9 +320,9 @@ class Guesses(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         found = []
         for clean, noisy in self.pairs:
-            denoised = self.model(noisy[None])
-            guessed = float(self.model.guess(keras.ops.convert_to_tensor(clean[None]), denoised)[0])
-            estimate = np.asarray(denoised)[0]
+            estimate = self.model.predict_on_batch(noisy[None])[0]
+            both = (keras.ops.convert_to_tensor(np.float32(x[None])) for x in (clean, estimate))
+            guessed = float(self.model.guess(*both)[0])
             found.append([guessed, share_of_pesq(clean, estimate), metrics.si_sdr(clean, estimate)])
         guessed, true, si_sdr = np.transpose(found)
         row = {"system": self.stage, "epoch": epoch + 1} | (logs or {})
