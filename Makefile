@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist phonemes ablation adapting ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -96,6 +96,9 @@ ladder: $(READY) ## train a small network with and without clean targets, resuma
 
 adapting: $(READY) ## adapt two models to noisy clips alone, resumable, into data/results
 	$(BIN)/python -m experiments adapt-domains --out data/results/adapting
+
+adversarial: $(READY) ## train with discriminators and score what that gives and costs, resumable
+	$(BIN)/python -m experiments adversarial --out data/results/adversarial
 
 report: $(READY) ## write the table of the README and the page of all results
 	$(BIN)/python -m experiments report

@@ -14,6 +14,7 @@ from helpers.quick import QUICK
 from helpers.store import RESULTS, check_place, shown
 
 OUTPUT = Path("output")  # of a run that names no other place
+ADVERSARIAL = ("yardsticks", "equaliser", "judges", "metric")  # parts of that experiment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,6 +61,19 @@ def parser() -> argparse.ArgumentParser:
         "adapt-domains", adapt_domains, "Adapt to noise of noisy clips only, and score."
     )
     add_out(sub, "adapting")
+
+    sub = experiment("adversarial", adversarial, "Train with discriminators, and score all.")
+    sub.add_argument(
+        "--parts", nargs="+", choices=ADVERSARIAL, default=ADVERSARIAL, help="(default: all)"
+    )
+    sub.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[1],
+        help="of the trainings with judges (default: 1)",
+    )
+    add_out(sub, "adversarial")
 
     sub = experiment("train", train, "Train by a plan of steps, or go on where it was stopped.")
     sub.add_argument("plan", help="a name in experiments/plans, or a .toml file")
@@ -178,6 +192,14 @@ def adapt_domains(args) -> None:
 
     out = args.out or OUTPUT / "adapting"
     adapt_domains(out, *corpus_and_noise(out))
+    print(f"{out}.csv, {out}_curves.csv")
+
+
+def adversarial(args) -> None:
+    from experiments.adversarial import compare_all
+
+    out = args.out or OUTPUT / "adversarial"
+    compare_all(out, *corpus_and_noise(out), args.parts, args.seeds)
     print(f"{out}.csv, {out}_curves.csv")
 
 
