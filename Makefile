@@ -59,7 +59,7 @@ site: $(READY) .venv-site/.ready ## the course as pages with sound, into output/
 	$(BIN)/python -m experiments site
 	.venv-site/bin/sphinx-build -q -W --keep-going output/site/source output/site/html
 	.venv-site/bin/jupyter nbconvert --log-level WARN --to slides --template slides \
-		--TemplateExporter.extra_template_basedirs web/site --SlidesExporter.reveal_theme course \
+		--TemplateExporter.extra_template_basedirs experiments/site/source --SlidesExporter.reveal_theme course \
 		--SlidesExporter.reveal_url_prefix ../_static/reveal \
 		--output-dir output/site/html/slides output/site/slides/*.ipynb
 	@echo "== site: open output/site/html/index.html"

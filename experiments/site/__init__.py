@@ -16,7 +16,7 @@ from experiments.site.media import Media, players_html
 from helpers.store import ROOT, alone
 
 FOLDER = ROOT / "output" / "site"
-SOURCES = ROOT / "web" / "site"
+SOURCES = ROOT / "experiments" / "site" / "source"
 DOCUMENTS = ("README.md", "data/README.md", "data/results/README.md", "data/sample/README.md")
 DOCUMENTS += ("helpers/README.md", "helpers/tool/README.md", "experiments/README.md")
 DOCUMENTS += ("experiments/LABBOOK.md", "web/README.md")
@@ -79,7 +79,7 @@ def write_slides(chapters: dict, there: set[Path]) -> None:
 
 
 def write_texts(source: Path, chapters: dict, media: Media) -> None:
-    """The pages of `web/site`, with what the chapters add to them."""
+    """The pages of `source`, with what the chapters add to them."""
     glossary = source / "glossary.md"
     glossary.write_text(text.link_glossary(glossary.read_text("utf-8"), chapters), "utf-8")
     teachers = source / "for_teachers.md"
@@ -124,7 +124,7 @@ def write_pages(source: Path, made: dict, there: set[Path]) -> None:
 
 def copy_try(place: Path) -> None:
     """The page of the light engine, with its weights and its example (web/README.md)."""
-    shutil.copytree(ROOT / "web", place / "web", ignore=shutil.ignore_patterns("site", "*.md"))
+    shutil.copytree(ROOT / "web", place / "web", ignore=shutil.ignore_patterns("*.md"))
     shutil.copytree(ROOT / "data" / "models" / "web", place / "data" / "models" / "web")
     (place / EXAMPLE).parent.mkdir(parents=True)
     shutil.copyfile(ROOT / EXAMPLE, place / EXAMPLE)

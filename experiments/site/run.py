@@ -79,7 +79,7 @@ def copy_course(place: Path) -> None:
     """A copy of what the notebooks need, the sample for a corpus, and no recorded noise."""
     shutil.rmtree(place, ignore_errors=True)
     for part in PARTS:
-        ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "site")
+        ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(ROOT / part, place / part, ignore=ignored)
 
 
