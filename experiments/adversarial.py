@@ -290,7 +290,7 @@ LEARNING_EPOCHS, STALE_EPOCHS, METRIC_STEPS = size(8, 1), size(4, 1), size(10, 1
 METRIC_RATE, METRIC_JUDGE_RATE, OWN_WEIGHT = 3e-4, 1e-3, 0.3
 HELD_OUT = size(12, 2)  # validation clips on which the judge's guess is set beside the truth
 STAGES = ("small network", "metric judge", "stale judge", "small control")
-METRIC_INPUTS = {PINK: (size(24, 2), size(12, 0))}  # as chapter 04 has it
+METRIC_INPUTS = {PINK: (size(24, 2), size(12, 0))}  # of the stages only, as chapter 04 has it
 
 
 def share_of_pesq(clean: np.ndarray, samples: np.ndarray) -> float:
@@ -502,8 +502,7 @@ def compare_all(
     if "metric" in parts:
         entries, curves = metric_entries(table)
         add_curves(curves_path, curves)
-        noisy = [one for one in yardsticks() if one.system in ("noisy", METHOD)]
-        score_all(path, table, [*noisy, *entries], METRIC_INPUTS)
+        score_all(path, table, entries, METRIC_INPUTS)
 
 
 def judged_entry(
