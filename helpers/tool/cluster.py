@@ -40,12 +40,15 @@ TASKS_EACH = 8  # tasks for each worker at least, if there are so many files
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 120.0  # without any worker
 LOCAL = re.compile(r"local:([1-9]\d*)")
-ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # as OMP's, of Dask
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 SETTINGS = {  # of local clusters
     "distributed.scheduler.worker-saturation": 1.0,  # no task waits at a worker, and is blamed too
     "distributed.worker.profile.enabled": False,  # a hundred looks a second
     "distributed.admin.tick.interval": "500 ms",
     "distributed.deploy.lost-worker-timeout": "1 hour",  # a busy machine restarts one slowly
+    # Dask's own also hands freed memory back at once, and each block of sound asks for it anew
+    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, "1"),
 }
 ONE_FILE = threading.Lock()  # at a time in a worker, whatever threads it has: it has one model
 
