@@ -238,6 +238,7 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     rows = recognise.hear_test(path, table, None, ["stub"])
     n = len(word_errors.choose(table, ("test", "other"), recognise.UTTERANCES))
     wanted = 3 * (len(systems) - 1) + 1 + len(recognise.TO_ORACLE)
+    wanted += len(recognise.RECORDINGS) * len(recognise.WITH_BACKGROUND)
     assert len(rows) == wanted * n
     assert rows.groupby(["system", "kind", "low", "snr_db"]).ngroups == wanted
     assert set(rows.system) == {*systems, "mix 0.5"}
