@@ -22,7 +22,7 @@ from helpers.quick import QUICK
 from helpers.store import ROOT
 
 PARTS = ("helpers", "notebooks", "web", "data/sample", "data/models", "data/results")
-PARTS += ("data/listening",)
+PARTS += ("data/listening", "experiments/plans")
 PRELUDE, GRID = "site-prelude", "site-grid"  # ids of the cells that are added
 BENCH = re.compile(r"^bench\.sliders\((\w+), ", re.MULTILINE)
 SETTINGS = {  # of the bench, all of them together; what a page without a kernel can show
