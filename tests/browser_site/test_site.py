@@ -262,8 +262,8 @@ def test_a_prediction_hides_its_answer_until_the_next_step(open_page):
     page.evaluate("({h, v}) => Reveal.slide(h, v, -1)", index)
     assert answer.evaluate("one => getComputedStyle(one).visibility") == "hidden"
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.fragment.visible')")
-    assert answer.evaluate("one => getComputedStyle(one).visibility") == "visible"
+    shown = "one => getComputedStyle(one).visibility === 'visible'"
+    page.wait_for_function(shown, arg=answer.element_handle())  # slides fade; a timeout fails
 
 
 def test_the_site_is_small():
