@@ -31,9 +31,14 @@ def parser() -> argparse.ArgumentParser:
         text = f"without ending (default: {where}; what is committed lies in data/results)"
         sub.add_argument("--out", type=out_path, help=text)
 
+    def add_cluster(sub):
+        text = "Dask workers, with this project each, that score: HOST:PORT, or local:N for N here"
+        sub.add_argument("--cluster", metavar="ADDRESS", help=text)
+
     sub = experiment("evaluate", evaluate, "The test protocol: every condition, every system.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
     add_out(sub, "test", "peers")
+    add_cluster(sub)
 
     sub = experiment("speed", speed, "CPU speed of every system, on a machine that rests.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
@@ -47,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "--specialist", type=Path, metavar="FOLDER", help="of weights trained on one kind of noise"
     )
     add_out(sub, "recognition", "recognition_validation", "recognition_peers")
+    add_cluster(sub)
 
     sub = experiment("phonemes", phonemes, "Phoneme recognisers on clean, noisy and denoised.")
     add_out(sub, "phonemes")
@@ -130,10 +136,12 @@ def corpus_and_noise(out: Path) -> tuple:
 def evaluate(args) -> None:
     from experiments.evaluate import evaluate_all
     from helpers.evaluation import tables
+    from helpers.tool.cluster import tasks_on
 
     out = args.out or OUTPUT / ("peers" if args.peers else "test")
     path = out.with_suffix(".csv")
-    tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
+    with tasks_on(args.cluster):
+        tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
 
 
@@ -148,16 +156,18 @@ def speed(args) -> None:
 def recognise(args) -> None:
     from experiments.recognise import hear_test, hear_validation
     from helpers.evaluation import asr
+    from helpers.tool.cluster import tasks_on
 
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = (args.out or OUTPUT / name).with_suffix(".csv")
     table, recordings = corpus_and_noise(path)
     names, missing = asr.installed()
     print(*missing, sep="\n", end="\n" if missing else "")
-    if args.validation:
-        hear_validation(path, table, recordings, names)
-    else:
-        hear_test(path, table, recordings, names, args.peers, args.specialist)
+    with tasks_on(args.cluster):
+        if args.validation:
+            hear_validation(path, table, recordings, names)
+        else:
+            hear_test(path, table, recordings, names, args.peers, args.specialist)
     print(path)
 
 

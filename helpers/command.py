@@ -153,7 +153,8 @@ def end_workers() -> None:
 
 def in_workers(tasks: Iterable, n_workers: int) -> Iterator:
     """Results of tasks (`joblib.delayed`), in their order, from worker processes that stay for the
-    next call, and end with this process, however it ends.
+    next call, and end with this process, however it ends; or from those of
+    `helpers.tool.cluster.tasks_on`, as many as there are.
     """
     import joblib
 

@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 
-from helpers import store
+from helpers import command, store
 from helpers.__main__ import main
+from helpers.data import conditions, corpus
+from helpers.denoise import systems
+from helpers.evaluation import scoring
 from helpers.tool import cluster, files
 
 needs_dask = pytest.mark.skipif(
@@ -125,6 +130,25 @@ def workers_of(parent):
             except OSError:
                 continue  # it has just ended
     return found
+
+
+@needs_dask
+def test_scores_from_a_cluster_are_those_of_two_processes_here(address):
+    from distributed import Client
+
+    table = corpus.read_corpus(store.ROOT / "data" / "sample")
+    utterances = corpus.pick(table, "test", 2)
+    heard = systems.make("noisy", "low-pass")
+    here = scoring.evaluate(utterances, [conditions.WHITE], heard)
+    with cluster.tasks_on(address):
+        there = scoring.evaluate(utterances, [conditions.WHITE], heard)
+        processes = set(command.in_workers([joblib.delayed(os.getpid)()] * 8, 2))
+        with Client(address) as client:
+            assert processes <= set(client.run(os.getpid).values())
+    same = here.columns.drop("cpu")
+    pd.testing.assert_frame_equal(here[same], there[same])
+    assert len(here) == 4
+    assert here.pesq.notna().all()
 
 
 @needs_dask

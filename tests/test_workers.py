@@ -192,3 +192,37 @@ except workers.WorkersError as error: print(error)
         [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
     )
     assert told.stdout == "a batch of 7 has no 2 equal parts; choose a batch_size that has\n"
+
+
+@needs_jax
+def test_gradients_are_summed_once_a_step_and_not_at_each_frame():
+    """In the compiled step of two devices no sum over devices stands in a loop (a `while`)."""
+    script = """
+import os; os.environ["KERAS_BACKEND"] = "jax"
+import jax, numpy as np
+from helpers.backend import keras
+from helpers.models import training, workers
+training.network = lambda plan: keras.Sequential(
+    [keras.Input((None, 320)), keras.layers.GRU(8, return_sequences=True), keras.layers.Dense(320)])
+training.hop_length = lambda model: 160
+for mend in (lambda model: None, workers.sum_once):
+    workers.share_out(4)
+    model = training.compile_model(training.Plan("spectrogram", batch_size=4, seconds=0.5))
+    mend(model)
+    x = np.zeros((4, 8_000), "float32")
+    state = [[v.value for v in some] for some in (model.trainable_variables,
+        model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)]
+    shares = keras.distribution.distribution().get_data_layout(x.shape)
+    x = jax.device_put(x, shares.backend_layout)
+    text = jax.jit(model.train_step).lower(state, (x, x)).compile().as_text()
+    blocks = text.split("\\n\\n")
+    print(*(("entry" if "ENTRY" in one else "loop") for one in blocks if " all-reduce(" in one))
+"""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = os.environ | devices | {"PYTHONPATH": str(store.ROOT)}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    before, after = (set(line.split()) for line in told.stdout.splitlines())
+    assert before == {"loop", "entry"}
+    assert after == {"entry"}

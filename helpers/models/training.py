@@ -349,6 +349,7 @@ def _train(plan: Plan, stop_after: int | None, verbose: int) -> keras.Model | No
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     workers.share_out(plan.batch_size)
     model = compile_model(plan)
+    workers.sum_once(model)
     if not workers.rank():
         with store.atomic_path(plan.run_dir / "plan.json", overwrite=True) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
