@@ -14,7 +14,7 @@ from helpers.quick import QUICK
 from helpers.store import RESULTS, check_place, shown
 
 OUTPUT = Path("output")  # of a run that names no other place
-ADVERSARIAL = ("yardsticks", "equaliser", "judges", "metric")  # parts of that experiment
+ADVERSARIAL = ("yardsticks", "equaliser", "terms", "metric")  # parts of that experiment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         default=[1],
-        help="of the trainings with judges (default: 1)",
+        help="of the trainings with each term (default: 1)",
     )
     add_out(sub, "adversarial")
 

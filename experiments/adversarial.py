@@ -1,9 +1,9 @@
-"""Adversarial training: what a discriminator gives back, and what it costs.
+"""Adversarial and perceptual training: what judges and other losses give back, and what it costs.
 
-The shipped network goes on for a few hundred steps with judges of the band from 4 to 8 kHz, once
-for each weight that they may have, and once without them: the control. Everything is scored on
-validation speakers. The judges stand in `helpers.models.adversarial`. Trainings go on after their
-last finished epoch, scores after the last finished part. Read in `08_adversarial`.
+The shipped network goes on for a few hundred steps, each time with one more term in its loss
+(TERMS), and once without: the control. All is scored on validation speakers, CHOSEN once on test
+speakers and by recognisers. The judges stand in `helpers.models.adversarial`. Trainings go on after
+their last finished epoch, scores after the last finished part. Read in `08_adversarial`.
 """
 
 import dataclasses
@@ -12,19 +12,21 @@ import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from experiments import phonemes as phoneme_trials
 from experiments.kept import facts_of_clips, facts_of_noisy, kept, kept_rows
 from helpers import audio, models, store
 from helpers.audio import SAMPLE_RATE
-from helpers.backend import keras
+from helpers.backend import keras, layers, ops
 from helpers.data import conditions, corpus, dataset, noise, noise_bank, pool
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
 from helpers.denoise.systems import Oracle, System
-from helpers.evaluation import metrics, tables
+from helpers.evaluation import metrics, phonemes, tables
 from helpers.models import adversarial, losses, spectrogram, training
 from helpers.models.blocks import WaveformWrapper, hop_length
 from helpers.quick import size
@@ -35,7 +37,13 @@ BATCH_SIZE, SECONDS = 8, 1.5  # of a training batch
 EPOCHS, STEPS = size(12, 2), size(20, 2)  # STEPS an epoch
 LEARNING_RATE, JUDGE_RATE = 3e-4, 2e-3
 BANK_CLIPS = size(1_200, 8)
-WEIGHTS = size((0.1, 0.3, 1.0, 3.0), (0.1,))  # of the judges, beside the control's 0
+TERMS = {  # what is added to the denoiser's own loss, and its weights
+    "discriminator": size((0.1, 0.3, 1.0, 3.0), (0.1,)),
+    "log spectrum": size((0.1, 0.3, 1.0, 3.0), (0.1,)),
+    "filter bank": size((0.3, 1.0, 3.0), (0.3,)),  # distance of what a recogniser hears
+    "deep features": size((0.3, 1.0, 3.0), (0.3,)),  # ... and of what its layers make of it
+}
+CHOSEN = {"discriminator": 1.0, "log spectrum": 1.0, "filter bank": 1.0, "deep features": 1.0}
 SPLIT = "validation"  # the test is scored once, when all is chosen
 CLIP_SECONDS = 4.0  # of an utterance that is scored
 PINK = Condition("pink", 2_500, 7_000, 0.0)
@@ -116,9 +124,13 @@ class Entry:
 
 
 def score_all(
-    path: Path, table: pd.DataFrame, entries: list[Entry], inputs: Mapping = INPUTS
+    path: Path,
+    table: pd.DataFrame,
+    entries: list[Entry],
+    inputs: Mapping = INPUTS,
+    split: str = SPLIT,
 ) -> pd.DataFrame:
-    """Score systems on the validation clips of every condition; gives all rows of `<path>.csv`.
+    """Score systems on a split's clips of every condition; gives all rows of `<path>.csv`.
 
     A row a clip, condition and system: utterance, speaker, split, the system's own (`Entry.row`),
     the condition's, and `measure`. Parts that the file has are not made again.
@@ -127,7 +139,7 @@ def score_all(
     for entry in tqdm(entries, "systems", disable=None):
         made = functools.cache(entry.make)
         for condition, (n, n_visqol) in inputs.items():
-            utterances = corpus.pick(table, SPLIT, n)
+            utterances = corpus.pick(table, split, n)
 
             def make(made=made, utterances=utterances, condition=condition, n_visqol=n_visqol):
                 return score(made(), utterances, condition, n_visqol).assign(**entry.row)  # noqa: B023
@@ -206,34 +218,62 @@ def make_batches(table: pd.DataFrame, files, first_epoch: int, epochs: int):
     return dataset.make_dataset(speech, bank, SECONDS, BATCH_SIZE, last, SEED, first)
 
 
-def start_trainer(weight: float, seed: int) -> adversarial.AdversarialTrainer:
-    """The shipped model and its judges, before the first step."""
-    keras.utils.set_random_seed(seed)
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The shipped network, trained on with `weight` times one of TERMS; weight 0 is the control."""
+
+    term: str
+    weight: float
+    seed: int = SEED
+
+    @property
+    def row(self) -> dict:
+        """Its columns in a row of results."""
+        name = self.term if self.weight else "control"
+        return {"system": name, "weight": self.weight, "seed": self.seed}
+
+    def run_dir(self, facts: list) -> Path:
+        """Where it keeps its checkpoints: named by the start, the settings, data and code."""
+        settings = [self.row, EPOCHS, STEPS, SECONDS, models.weights_sha256(METHOD)]
+        code = store.code(start_trainer, adversarial.AdversarialTrainer, told=(models.load,))
+        name = self.row["system"].replace(" ", "-")
+        key = store.key([settings, facts, code])
+        return store.RUNS / f"adversarial-{name}-{self.weight:g}-{self.seed}-{key}"
+
+
+def start_trainer(one: Training, term=None) -> adversarial.AdversarialTrainer:
+    """The shipped model before the first step, with its judges; or with another `term` of the loss,
+    a function (clean, denoised).
+    """
+    keras.utils.set_random_seed(one.seed)
     frame_model = models.load(METHOD)
     denoiser = WaveformWrapper(frame_model, hop_length(frame_model))
-    trainer = adversarial.AdversarialTrainer(denoiser, weight, ramp=STEPS * EPOCHS // 6)
+    own = losses.DenoisingLoss(linear_below=0.2, level_weight=0.015)  # as its last training
+    judges = 0.0 if term else one.weight
+    trainer = adversarial.AdversarialTrainer(denoiser, judges, ramp=STEPS * EPOCHS // 6)
     rate = training.WarmRestarts(LEARNING_RATE, [STEPS * EPOCHS])
     trainer.compile(
         training.make_optimizer("Adam", rate),
         keras.optimizers.Adam(JUDGE_RATE, beta_1=0.5),
-        losses.DenoisingLoss(linear_below=0.2, level_weight=0.015),  # as its last training
+        with_term(own, term, one.weight) if term else own,
     )
     trainer.build((BATCH_SIZE, int(SECONDS * SAMPLE_RATE)))
     return trainer
 
 
-def run_dir(weight: float, seed: int, facts: list) -> Path:
-    """Where a training keeps its checkpoints: named by the start, the settings, data and code."""
-    settings = [weight, seed, EPOCHS, STEPS, SECONDS, models.weights_sha256(METHOD)]
-    code = store.code(start_trainer, adversarial.AdversarialTrainer, told=(models.load,))
-    return store.RUNS / f"adversarial-{weight:g}-{seed}-{store.key([settings, facts, code])}"
+def with_term(own: Callable, term: Callable, weight: float) -> Callable:
+    """A loss and a weight times another."""
+    return lambda clean, denoised: own(clean, denoised) + weight * term(clean, denoised)
 
 
-def train(weight: float, seed: int, table: pd.DataFrame, files) -> WaveformWrapper:
-    """The denoiser that is left of a training, or of one that goes on where it was stopped."""
-    folder = run_dir(weight, seed, training_facts(table, files))
+def train(one: Training, table: pd.DataFrame, files, term=None, facts=()) -> WaveformWrapper:
+    """The denoiser that is left of a training, or of one that goes on where it was stopped.
+
+    `facts`: what decides `term`.
+    """
+    folder = one.run_dir([*training_facts(table, files), *facts])
     finished, partial = (folder / f"{name}.weights.h5" for name in ("finished", "partial"))
-    trainer = start_trainer(weight, seed)
+    trainer = start_trainer(one, term)
     if finished.exists():
         trainer.denoiser.frame_model.load_weights(finished)
         return trainer.denoiser
@@ -279,6 +319,76 @@ def as_system(make: Callable[[], WaveformWrapper]) -> Callable[[], System]:
         return lambda noisy: model.predict_on_batch(noisy[None])[0]
 
     return system
+
+
+# --- what a recogniser hears --------------------------------------------------------------------
+
+RECOGNISER_EPOCHS = size(12, 1)
+
+
+def recogniser_sets(table: pd.DataFrame) -> dict:
+    """As `experiments.phonemes.phoneme_sets`, of clean speech alone and as it was spoken."""
+    sets = {}
+    for split, utterances in phoneme_trials.split_utterances(table).items():
+        if split != "test":
+            heard = [phonemes.log_mel(audio.read(path)) for path in utterances.path]
+            facts = [facts_of_clips(utterances), store.code(phonemes.log_mel)]
+            sets[split] = [{"clean": heard}], utterances, facts
+    return sets
+
+
+def log_mel(clean, samples) -> tuple:
+    """`phonemes.log_mel` of two clips, `(batch, frames, 64)`, with a gradient.
+
+    Both are scaled as the clean one is. Where that is silent, as if it spread by 1 neper.
+    """
+    n_fft, gain = phonemes.WIN_LENGTH, adversarial.unit_gain(clean)
+    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=n_fft, n_mels=phonemes.N_MELS)
+    true, made = (
+        adversarial.power(gain * x, n_fft, phonemes.HOP_LENGTH) @ filters.T
+        for x in (clean, samples)
+    )
+    floor = 1e-6 * ops.max(true, axis=(1, 2), keepdims=True) + 1e-4
+    true, made = (ops.log(ops.maximum(energy, floor)) for energy in (true, made))
+    centre, spread = ops.mean(true, 1, keepdims=True), ops.std(true, 1, keepdims=True) + 0.1
+    return tuple((x - centre) / ops.maximum(spread, 1.0) for x in (true, made))
+
+
+def filter_bank_loss(clean, denoised):
+    """Relative distance of what goes into the recogniser."""
+    true, made = log_mel(clean, denoised)
+    return adversarial.matching_loss([true], [made])
+
+
+def deep_loss(recogniser: keras.Model) -> Callable:
+    """Relative distance of what its convolutions and recurrent layers make of it (F. G. Germain,
+    Q. Chen and V. Koltun, "Speech denoising with deep feature losses", Interspeech 2019).
+    """
+    kinds = (layers.ReLU, layers.Bidirectional)
+    hidden = [one.output for one in recogniser.layers if isinstance(one, kinds)]
+    listener = keras.Model(recogniser.input, hidden)
+    listener.trainable = False
+
+    def loss(clean, denoised):
+        true, made = (listener(x, training=False) for x in log_mel(clean, denoised))
+        return adversarial.matching_loss(true, made)
+
+    return loss
+
+
+def terms(table: pd.DataFrame) -> dict[str, tuple[Callable | None, list]]:
+    """Name in TERMS -> the function, none for judges, and what decides it."""
+    direct, heard = adversarial.log_spectrum_loss, filter_bank_loss
+    sets = recogniser_sets(table)
+    folder = phoneme_trials.run_dir("clean", sets, RECOGNISER_EPOCHS)
+    with store.alone(folder):
+        recogniser = phoneme_trials.train_phonemes("clean", sets, RECOGNISER_EPOCHS)
+    return {
+        "discriminator": (None, []),
+        "log spectrum": (direct, [store.code(direct)]),
+        "filter bank": (heard, [store.code(heard)]),
+        "deep features": (deep_loss(recogniser), [store.code(deep_loss), folder.name]),
+    }
 
 
 # --- a judge that learns PESQ -------------------------------------------------------------------
@@ -491,13 +601,9 @@ def compare_all(
         score_all(path, table, yardsticks())
     if "equaliser" in parts:
         score_all(path, table, [equaliser_entry(table)])
-    if "judges" in parts:
+    if "terms" in parts:
         files = tuple(noise.recorded_files(noise_folder, "train"))
-        entries = []
-        for seed, weight in itertools.product(seeds, (0.0, *WEIGHTS)):
-            entry, curve = judged_entry(weight, seed, table, files)
-            add_curves(curves_path, curve)
-            entries.append(entry)
+        entries = trained_entries(table, files, seeds, curves_path)
         score_all(path, table, entries)
     if "metric" in parts:
         entries, curves = metric_entries(table)
@@ -505,16 +611,18 @@ def compare_all(
         score_all(path, table, entries, METRIC_INPUTS)
 
 
-def judged_entry(
-    weight: float, seed: int, table: pd.DataFrame, files
-) -> tuple[Entry, pd.DataFrame]:
-    """The model after its training with judges of a weight (0: the control), and its curve."""
-    make = functools.partial(train, weight, seed, table, files)
-    make()
-    folder = run_dir(weight, seed, training_facts(table, files))
-    about = {"system": "discriminator" if weight else "control", "weight": weight, "seed": seed}
-    curve = pd.read_csv(folder / "curve.csv").assign(**about)
-    return Entry(version=folder.name, make=as_system(make), **about), curve
+def trained_entries(table: pd.DataFrame, files, seeds, curves_path: Path) -> list[Entry]:
+    """The models after all trainings, the control first; their curves go to a file."""
+    entries, functions = [], terms(table)
+    wanted = [("discriminator", 0.0), *((t, w) for t, weights in TERMS.items() for w in weights)]
+    for (name, weight), seed in itertools.product(wanted, seeds):
+        one, (term, facts) = Training(name, weight, seed), functions[name]
+        make = functools.partial(train, one, table, files, term, facts)
+        make()
+        folder = one.run_dir([*training_facts(table, files), *facts])
+        add_curves(curves_path, pd.read_csv(folder / "curve.csv").assign(**one.row))
+        entries.append(Entry(version=folder.name, make=as_system(make), **one.row))
+    return entries
 
 
 def add_curves(path: Path, new: pd.DataFrame) -> None:
