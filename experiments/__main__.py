@@ -14,7 +14,14 @@ from helpers.quick import QUICK
 from helpers.store import RESULTS, check_place, shown
 
 OUTPUT = Path("output")  # of a run that names no other place
-ADVERSARIAL = ("yardsticks", "equaliser", "terms", "metric")  # parts of that experiment
+ADVERSARIAL = (
+    "yardsticks",
+    "equaliser",
+    "terms",
+    "metric",
+    "test",
+    "words",
+)  # parts of that experiment
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,10 @@
 """Adversarial and perceptual training: what judges and other losses give back, and what it costs.
 
 The shipped network goes on for a few hundred steps, each time with one more term in its loss
-(TERMS), and once without: the control. All is scored on validation speakers, those of CHOSEN once on test
-speakers and by recognisers. The judges stand in `helpers.models.adversarial`. Trainings go on after
-their last finished epoch, scores after the last finished part. Read in `08_adversarial`.
+(TERMS), and once without: the control. All is scored on validation speakers; those of one weight,
+CHOSEN, are scored once on test speakers, and heard by recognisers. The judges stand in
+`helpers.models.adversarial`. Trainings go on after their last finished epoch, scores after the last
+finished part. Read in `08_adversarial`.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from experiments import evaluate, recognise
 from experiments import phonemes as phoneme_trials
 from experiments.kept import facts_of_clips, facts_of_noisy, kept, kept_rows
 from helpers import audio, models, store
@@ -25,8 +27,9 @@ from helpers.backend import keras, layers, ops
 from helpers.data import conditions, corpus, dataset, noise, noise_bank, pool
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
+from helpers.denoise.stream import Denoiser
 from helpers.denoise.systems import Oracle, System
-from helpers.evaluation import metrics, phonemes, tables
+from helpers.evaluation import asr, metrics, phonemes, tables, word_errors
 from helpers.models import adversarial, losses, spectrogram, training
 from helpers.models.blocks import WaveformWrapper, hop_length
 from helpers.quick import size
@@ -55,6 +58,7 @@ INPUTS = {  # condition -> clips, and how many of them ViSQOL grades
 }
 SPOKEN_DB = -40.0  # re the loudest frame: fainter frames of the clean clip are pauses
 FAINT_DB = -80.0  # re the clean clip's loudest bin: what is below counts as equal
+TEST_INPUTS = {conditions.WHITE: (size(30, 2), size(16, 0))}  # and as many of *other* speakers
 RAISED_DB = (2.5, 5.0)  # dB, of 4-8 kHz behind the shipped model: what a filter would do
 
 
@@ -116,6 +120,7 @@ class Entry:
     version: str = ""
     weight: float = np.nan
     seed: int = 0
+    weights: Callable[[], list] | None = None  # of the network, where one was trained
 
     @property
     def row(self) -> dict:
@@ -309,6 +314,11 @@ class Curve(keras.callbacks.Callback):
             old = pd.read_csv(path)
             new = pd.concat([old[old.epoch <= epoch], new])
         tables.save_rows(new, self.path)
+
+
+def weights_of(make: Callable[[], WaveformWrapper]) -> list:
+    """The weights of the model of frames that `make` gives."""
+    return make().frame_model.get_weights()
 
 
 def as_system(make: Callable[[], WaveformWrapper]) -> Callable[[], System]:
@@ -563,8 +573,10 @@ def with_change(gains: list[float], i: int, change: float) -> list[float]:
     return [float(np.clip(g + change * (k == i), -24, 24)) for k, g in enumerate(gains)]
 
 
-def equaliser_entry(table: pd.DataFrame) -> Entry:
-    """The shipped model with an equaliser behind it that was chosen by PESQ alone."""
+def equaliser_entry(table: pd.DataFrame) -> tuple[Entry, pd.DataFrame]:
+    """The shipped model with an equaliser behind it that was chosen by PESQ alone, and its gains:
+    `f` (Hz) and `gain_db`.
+    """
     n = max(n for n, _ in INPUTS.values())
     utterances = corpus.pick(table, SPLIT, n + SEARCH_CLIPS).tail(SEARCH_CLIPS)
     digest = models.weights_sha256(METHOD)[:12]
@@ -576,13 +588,13 @@ def equaliser_entry(table: pd.DataFrame) -> Entry:
 
     facts = [digest, facts_of_clips(utterances), store.code(find_gains, told=(metrics.pesq,))]
     gains = kept("adversarial/equaliser", facts, search)
-    print("gains (dB):", *(f"{f:g} Hz {gain:+g}" for f, gain in zip(KNOTS, gains, strict=True)))
 
     def system():
         model = systems.make(METHOD)[METHOD]
         return lambda noisy: equalise(model(noisy), gains)
 
-    return Entry("equaliser", system, store.key([*facts, gains]))
+    found = pd.DataFrame({"f": KNOTS, "gain_db": gains})
+    return Entry("equaliser", system, store.key([*facts, gains])), found
 
 
 # --- all of it ----------------------------------------------------------------------------------
@@ -591,20 +603,30 @@ def equaliser_entry(table: pd.DataFrame) -> Entry:
 def compare_all(
     path: Path, table: pd.DataFrame, noise_folder: Path | None, parts, seeds=(SEED,)
 ) -> None:
-    """Train what is not trained yet, score all; `<path>.csv` and `<path>_curves.csv`.
+    """Train what is not trained yet, score all; `<path>.csv`, and beside it, with their parts in
+    the name, `_gains`, `_curves`, `_test` and `_words`.
 
-    `seeds`: of the judges' trainings. Raises store.FileError where another process is at the same
-    training.
+    `seeds`: of the trainings with TERMS. Raises store.FileError where another process is at
+    the same training.
     """
     curves_path = path.with_name(f"{path.name}_curves")
     if "yardsticks" in parts:
         score_all(path, table, yardsticks())
     if "equaliser" in parts:
-        score_all(path, table, [equaliser_entry(table)])
-    if "terms" in parts:
+        entry, gains = equaliser_entry(table)
+        tables.save_rows(gains, path.with_name(f"{path.name}_gains"))
+        score_all(path, table, [entry])
+    if {"terms", "test", "words"} & set(parts):
         files = tuple(noise.recorded_files(noise_folder, "train"))
         entries = trained_entries(table, files, seeds, curves_path)
+        chosen = [one for one in entries if one.weight in (0.0, CHOSEN)]
+    if "terms" in parts:
         score_all(path, table, entries)
+    if "test" in parts:
+        test_path = path.with_name(f"{path.name}_test")
+        score_all(test_path, table, yardsticks() + chosen, TEST_INPUTS, "test+other")
+    if "words" in parts:
+        hear(path.with_name(f"{path.name}_words.csv"), table, chosen, seeds[0])
     if "metric" in parts:
         entries, curves = metric_entries(table)
         add_curves(curves_path, curves)
@@ -626,8 +648,33 @@ def trained_entries(table: pd.DataFrame, files, seeds, curves_path: Path) -> lis
         make()
         folder = one.run_dir([*training_facts(table, files), *facts])
         add_curves(curves_path, pd.read_csv(folder / "curve.csv").assign(**one.row))
-        entries.append(Entry(version=folder.name, make=as_system(make), **one.row))
+        weights = functools.partial(weights_of, make)
+        entries.append(Entry(version=folder.name, make=as_system(make), weights=weights, **one.row))
     return entries
+
+
+def hear(path: Path, table: pd.DataFrame, entries: list[Entry], seed: int) -> pd.DataFrame:
+    """What recognisers hear of test speakers after the trained ones of a seed, behind the gate."""
+    utterances = word_errors.choose(table, ("test", "other"), recognise.UTTERANCES)
+    code = store.code(gated, Denoiser, told=(Entry, models.load))
+    heard = {
+        one.system: evaluate.Entry(gated(one), code, one.version)
+        for one in entries
+        if one.seed == seed
+    }
+    names = asr.installed()[0]
+    parts = [
+        recognise.Part(name, conditions.WHITE, *named)
+        for name, named in itertools.product(names, heard.items())
+    ]
+    return recognise.hear_all(path, utterances, parts)
+
+
+def gated(entry: Entry) -> System:
+    """A trained network as the command line uses one: where no noise is, nothing is changed."""
+    denoiser = Denoiser(METHOD, by_frequency=True)
+    denoiser.model.set_weights(entry.weights())
+    return denoiser
 
 
 def add_curves(path: Path, new: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ from experiments import adversarial as experiment
 from helpers import audio, store
 from helpers.backend import keras, layers, tf
 from helpers.data import conditions
+from helpers.evaluation import phonemes
 from helpers.models import adversarial, losses
 from helpers.models.blocks import WaveformWrapper
 
@@ -105,6 +106,54 @@ def test_level_counts_loud_noise_only(pair):
     assert float(adversarial.high_level(clean, clean, 0.5 * clean)) == 0
 
 
+def test_the_log_spectrum_asks_for_the_level_that_a_judge_looks_at(pair):
+    clean = tf.constant(pair[0])
+    assert float(adversarial.log_spectrum_loss(clean, clean)) == 0
+    high = np.float32([audio.band_limit(np.float64(x), SR, 4_000, 8_000) for x in pair[0]])
+    distances = [
+        float(adversarial.log_spectrum_loss(clean, clean + gain * high))
+        for gain in (-0.9, -0.5, 0.0, 0.5)
+    ]
+    assert distances == sorted(distances[:3], reverse=True) + distances[3:]
+    assert distances[3] > 0.1
+    low = clean - high
+    assert float(adversarial.log_spectrum_loss(clean, clean + low)) < 0.05
+
+
+def test_what_a_recogniser_hears_is_its_own_feature(speech):
+    both = tf.constant(speech[None]), tf.constant(0.1 * speech[None])
+    true, made = (x.numpy()[0] for x in experiment.log_mel(*both))
+    wanted = np.float32(phonemes.log_mel(speech))
+    n_frames = min(len(true), len(wanted))  # padded differently at the end
+    assert np.mean(np.abs(true[:n_frames] - wanted[:n_frames])) < 0.05
+    assert (made < true - 0.3).mean() > 0.5
+    silence = tf.zeros([1, 8_000])
+    with tf.GradientTape() as tape:
+        tape.watch(quiet := tf.constant(speech[None, :8_000]))
+        loss = experiment.filter_bank_loss(
+            tf.concat([silence, quiet], 0), tf.concat([quiet] * 2, 0)
+        )
+    assert float(loss) < 100
+    assert np.isfinite(tape.gradient(loss, quiet).numpy()).all()
+
+
+def test_deep_features_are_those_of_the_recognisers_layers(speech):
+    keras.utils.set_random_seed(0)
+    loss = experiment.deep_loss(phonemes.build(units=4, filters=6))
+    clean = tf.constant(speech[None, :16_000])
+    with tf.GradientTape() as tape:
+        tape.watch(made := clean + 0.01 * tf.random.normal(clean.shape, seed=1))
+        distance = loss(clean, made)
+    assert float(loss(clean, clean)) == 0
+    assert float(distance) > 0.01
+    assert np.abs(tape.gradient(distance, made).numpy()).max() > 0
+
+
+def test_a_term_adds_to_the_loss_with_its_weight():
+    added = experiment.with_term(lambda a, b: a + b, lambda a, b: a * b, 0.5)
+    assert added(3.0, 4.0) == 13.0
+
+
 # --- training by turns --------------------------------------------------------------------------
 
 
@@ -171,7 +220,9 @@ def small_training(pair, trainer_of_gains, monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "EPOCHS", 3)
     monkeypatch.setattr(experiment, "STEPS", 2)
     monkeypatch.setattr(experiment, "training_facts", lambda table, files: ["of a test"])
-    monkeypatch.setattr(experiment, "start_trainer", trainer_of_gains)
+    monkeypatch.setattr(
+        experiment, "start_trainer", lambda one, term: trainer_of_gains(one.weight, one.seed)
+    )
 
     def batches(table, files, first_epoch, epochs):
         clean, noisy = pair
@@ -180,12 +231,16 @@ def small_training(pair, trainer_of_gains, monkeypatch, tmp_path):
         return pairs.map(lambda scale: (scale * noisy, clean))
 
     monkeypatch.setattr(experiment, "make_batches", batches)
-    return lambda weight: experiment.train(weight, 0, None, ())
+    return lambda weight: experiment.train(of_judges(weight), None, ())
+
+
+def of_judges(weight):
+    return experiment.Training("discriminator", weight, 0)
 
 
 def test_a_training_that_was_killed_goes_on_bit_for_bit(small_training, monkeypatch, tmp_path):
     whole = small_training(0.5).frame_model.get_weights()
-    folder = experiment.run_dir(0.5, 0, ["of a test"])
+    folder = of_judges(0.5).run_dir(["of a test"])
     curve = (folder / "curve.csv").read_text()
     shutil.rmtree(folder)
 
@@ -206,7 +261,7 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(small_training, monkeypa
     assert (folder / "curve.csv").read_text() == curve
     again = small_training(0.5).frame_model.get_weights()  # finished: loaded, not trained
     assert all(np.array_equal(a, b) for a, b in zip(whole, again, strict=True))
-    assert experiment.run_dir(0.25, 0, ["of a test"]) != folder
+    assert of_judges(0.25).run_dir(["of a test"]) != folder
 
 
 # --- the experiment -----------------------------------------------------------------------------
