@@ -43,6 +43,7 @@ BANK_CLIPS = size(1_200, 8)
 TERMS = {  # what is added to the denoiser's own loss, and its weights
     "discriminator": size((0.3, 1.0, 3.0), (0.3,)),
     "log spectrum": size((0.3, 1.0, 3.0), (0.3,)),
+    "loud spectrum": size((1.0, 3.0, 10.0), (1.0,)),  # the same, of what is loud
     "filter bank": size((0.3, 1.0, 3.0), (0.3,)),  # distance of what a recogniser hears
     "deep features": size((0.3, 1.0, 3.0), (0.3,)),  # ... and of what its layers make of it
 }
@@ -388,7 +389,7 @@ def deep_loss(recogniser: keras.Model) -> Callable:
 
 def terms(table: pd.DataFrame) -> dict[str, tuple[Callable | None, list]]:
     """Name in TERMS -> the function, none for judges, and what decides it."""
-    direct, heard = adversarial.log_spectrum_loss, filter_bank_loss
+    direct, loud = adversarial.log_spectrum_loss, adversarial.loud_spectrum_loss
     sets = recogniser_sets(table)
     folder = phoneme_trials.run_dir("clean", sets, RECOGNISER_EPOCHS)
     with store.alone(folder):
@@ -396,7 +397,8 @@ def terms(table: pd.DataFrame) -> dict[str, tuple[Callable | None, list]]:
     return {
         "discriminator": (None, []),
         "log spectrum": (direct, [store.code(direct)]),
-        "filter bank": (heard, [store.code(heard)]),
+        "loud spectrum": (loud, [store.code(loud)]),
+        "filter bank": (filter_bank_loss, [store.code(filter_bank_loss)]),
         "deep features": (deep_loss(recogniser), [store.code(deep_loss), folder.name]),
     }
 

@@ -116,6 +116,8 @@ def test_the_log_spectrum_asks_for_the_level_that_a_judge_looks_at(pair):
     ]
     assert distances == sorted(distances[:3], reverse=True) + distances[3:]
     assert distances[3] > 0.1
+    loud = float(adversarial.loud_spectrum_loss(clean, clean - 0.9 * high))
+    assert 0 < loud < distances[0]  # most of it is fainter than LOUD_DB
     low = clean - high
     assert float(adversarial.log_spectrum_loss(clean, clean + low)) < 0.05
 

@@ -18,6 +18,7 @@ from helpers.models.losses import NOISE_ONLY_DB, TINY, spectrum
 
 RESOLUTIONS = ((256, 128), (1024, 512))  # window and hop of each judge, samples
 FLOOR_DB = -40.0  # re the talker's level: fainter than that is not looked at
+LOUD_DB = -15.0  # the same, where only what is loud shall count
 FILTERS = (16, 24, 32)
 LEVEL_BAND = (4_000.0, 7_000.0)  # Hz, where the level is looked at
 CURVE = ("own", "adversarial", "matching", "judge", "real", "fake", "level")  # of a training
@@ -37,8 +38,8 @@ def power(samples, win_length: int, hop_length: int):
     return ops.sum(ops.view_as_real(spectrum(samples, win_length, hop_length)) ** 2, axis=-1)
 
 
-def picture(clean, samples, win_length: int, hop_length: int):
-    """What a judge sees: `(batch, frames, win_length // 4, 2)`, 0 at FLOOR_DB and below, nepers.
+def picture(clean, samples, win_length: int, hop_length: int, floor_db: float = FLOOR_DB):
+    """What a judge sees: `(batch, frames, win_length // 4, 2)`, 0 at the floor and below, nepers.
 
     The first channel is the band from 4 to 8 kHz of `samples`, which may be true or made up. The
     second is the band below of the *clean* clip, the same in both cases, so that the question is
@@ -46,7 +47,7 @@ def picture(clean, samples, win_length: int, hop_length: int):
     M. Mirza and S. Osindero, 2014). Both signals are scaled by the clean one's level.
     """
     gain, half = unit_gain(clean), win_length // 4
-    floor = 10 ** (FLOOR_DB / 10) * win_length / 2
+    floor = 10 ** (floor_db / 10) * win_length / 2
     upper, lower = (
         ops.log1p(power(gain * x, win_length, hop_length) / floor) for x in (samples, clean)
     )
@@ -93,17 +94,22 @@ def matching_loss(real: list, fake: list):
     return sum(parts) / len(parts)
 
 
-def log_spectrum_loss(clean, samples):
+def log_spectrum_loss(clean, samples, floor_db: float = FLOOR_DB):
     """Mean distance of the pictures of two clips, nepers: what a judge sees, compared directly.
 
     So without a judge it asks for the level, too (the log STFT magnitude loss of R. Yamamoto et
     al., "Parallel WaveGAN", ICASSP 2020, here of the band from 4 to 8 kHz).
     """
     pairs = (
-        [picture(clean, x, *resolution)[..., 0] for x in (clean, samples)]
+        [picture(clean, x, *resolution, floor_db)[..., 0] for x in (clean, samples)]
         for resolution in RESOLUTIONS
     )
     return mean([ops.mean(ops.abs(true - made)) for true, made in pairs])
+
+
+def loud_spectrum_loss(clean, samples):
+    """`log_spectrum_loss` of what is louder than LOUD_DB."""
+    return log_spectrum_loss(clean, samples, LOUD_DB)
 
 
 # --- training by turns --------------------------------------------------------------------------
