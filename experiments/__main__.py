@@ -9,7 +9,7 @@ import functools
 import sys
 from pathlib import Path
 
-from helpers.command import new_parser, run_command
+from helpers.command import new_parser, run_command, tasks_on
 from helpers.quick import QUICK
 from helpers.store import RESULTS, check_place, shown
 
@@ -143,7 +143,6 @@ def corpus_and_noise(out: Path) -> tuple:
 def evaluate(args) -> None:
     from experiments.evaluate import evaluate_all
     from helpers.evaluation import tables
-    from helpers.tool.cluster import tasks_on
 
     out = args.out or OUTPUT / ("peers" if args.peers else "test")
     path = out.with_suffix(".csv")
@@ -163,7 +162,6 @@ def speed(args) -> None:
 def recognise(args) -> None:
     from experiments.recognise import hear_test, hear_validation
     from helpers.evaluation import asr
-    from helpers.tool.cluster import tasks_on
 
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = (args.out or OUTPUT / name).with_suffix(".csv")

@@ -153,13 +153,36 @@ def end_workers() -> None:
 
 def in_workers(tasks: Iterable, n_workers: int) -> Iterator:
     """Results of tasks (`joblib.delayed`), in their order, from worker processes that stay for the
-    next call, and end with this process, however it ends; or from those of
-    `helpers.tool.cluster.tasks_on`, as many as there are.
+    next call, and end with this process, however it ends; or from those of `tasks_on`.
     """
     import joblib
 
     watched = {"initializer": end_with, "initargs": (os.getpid(),)}
     return joblib.Parallel(n_workers, return_as="generator", **watched)(tasks)
+
+
+@contextlib.contextmanager
+def tasks_on(address: str | None) -> Iterator[None]:
+    """A block in which `in_workers` gives its tasks to Dask, as many at a time as it has workers.
+
+    `address`: HOST:PORT of a scheduler, local:N for N processes here, or None for none of both.
+    Raises OSError where no scheduler answers.
+    """
+    if not address:
+        yield
+        return
+    import distributed
+    import joblib
+
+    with contextlib.ExitStack() as stack:
+        if address.startswith("local:"):
+            n_workers, here = int(address.removeprefix("local:")), "127.0.0.1"
+            options = {"threads_per_worker": 1, "host": here, "dashboard_address": f"{here}:0"}
+            address = stack.enter_context(distributed.LocalCluster(n_workers=n_workers, **options))
+        client = stack.enter_context(distributed.Client(address, timeout=10))
+        print(f"note: dashboard at {client.dashboard_link}", file=sys.stderr)
+        stack.enter_context(joblib.parallel_config("dask", client=client))
+        yield
 
 
 class Terminated(KeyboardInterrupt):

@@ -140,7 +140,7 @@ def test_scores_from_a_cluster_are_those_of_two_processes_here(address):
     utterances = corpus.pick(table, "test", 2)
     heard = systems.make("noisy", "low-pass")
     here = scoring.evaluate(utterances, [conditions.WHITE], heard)
-    with cluster.tasks_on(address):
+    with command.tasks_on(address):
         there = scoring.evaluate(utterances, [conditions.WHITE], heard)
         processes = set(command.in_workers([joblib.delayed(os.getpid)()] * 8, 2))
         with Client(address) as client:
@@ -149,6 +149,12 @@ def test_scores_from_a_cluster_are_those_of_two_processes_here(address):
     pd.testing.assert_frame_equal(here[same], there[same])
     assert len(here) == 4
     assert here.pesq.notna().all()
+    with command.tasks_on("local:2"):
+        processes = set(command.in_workers([joblib.delayed(os.getpid)()] * 8, 2))
+    assert processes
+    assert os.getpid() not in processes
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:9"), command.tasks_on("127.0.0.1:9"):
+        pass
 
 
 @needs_dask

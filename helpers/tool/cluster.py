@@ -24,7 +24,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -233,24 +233,6 @@ def start(n_workers: int):
         env=ONE_THREAD,
         preload=[__name__],
     )
-
-
-@contextmanager
-def tasks_on(address: str | None) -> Iterator[None]:
-    """A block in which `command.in_workers` gives its tasks to a cluster, by joblib's backend for
-    Dask; without an address to processes here, as ever. `address` and errors as for Cluster.
-    """
-    if not address:
-        yield
-        return
-    import joblib
-
-    cluster = Cluster(address)
-    try:
-        with joblib.parallel_config("dask", client=cluster.client):
-            yield
-    finally:
-        cluster.end()
 
 
 def size(group: Group) -> int:
