@@ -98,6 +98,7 @@ adapting: $(READY) ## adapt two models to noisy clips alone, resumable, into dat
 	$(BIN)/python -m experiments adapt-domains --out data/results/adapting
 
 adversarial: $(READY) ## train with discriminators and score what that gives and costs, resumable
+	$(BIN)/python -m pip install -q -r requirements-asr.txt
 	$(BIN)/python -m experiments adversarial --out data/results/adversarial
 
 report: $(READY) ## write the table of the README and the page of all results
