@@ -41,11 +41,11 @@ EPOCHS, STEPS = size(12, 2), size(20, 2)  # STEPS an epoch
 LEARNING_RATE, JUDGE_RATE = 3e-4, 2e-3
 BANK_CLIPS = size(1_200, 8)
 TERMS = {  # what is added to the denoiser's own loss, and its weights
-    "discriminator": size((0.3, 1.0, 3.0), (0.3,)),
-    "log spectrum": size((0.3, 1.0, 3.0), (0.3,)),
+    "discriminator": size((0.3, 1.0, 3.0), (1.0,)),
+    "log spectrum": size((0.3, 1.0, 3.0), (1.0,)),
     "loud spectrum": size((1.0, 3.0, 10.0), (1.0,)),  # the same, of what is loud
-    "filter bank": size((0.3, 1.0, 3.0), (0.3,)),  # distance of what a recogniser hears
-    "deep features": size((0.3, 1.0, 3.0), (0.3,)),  # ... and of what its layers make of it
+    "filter bank": size((0.3, 1.0, 3.0), (1.0,)),  # distance of what a recogniser hears
+    "deep features": size((0.3, 1.0, 3.0), (1.0,)),  # ... and of what its layers make of it
 }
 CHOSEN = 1.0  # the weight of each that is trained from every seed, and scored on test speakers
 SPLIT = "validation"  # the test is scored once, when all is chosen
