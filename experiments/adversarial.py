@@ -408,7 +408,8 @@ def terms(table: pd.DataFrame) -> dict[str, tuple[Callable | None, list]]:
 SMALL = {"filters": (8, 12, 16, 16), "units": 64}  # chapter 04's network
 OWN_STEPS, OWN_RATE = size(400, 2), 3e-3  # on its own loss, before
 METRIC_BATCH, METRIC_SECONDS = 6, 2.0
-LEARNING_EPOCHS, STALE_EPOCHS, METRIC_STEPS = size(8, 1), size(4, 1), size(10, 1)
+ALONE_EPOCHS, LEARNING_EPOCHS, STALE_EPOCHS = size(20, 1), size(8, 1), size(4, 1)
+METRIC_STEPS = size(10, 1)  # an epoch
 METRIC_RATE, METRIC_JUDGE_RATE, OWN_WEIGHT = 3e-4, 1e-3, 0.3
 HELD_OUT = size(12, 2)  # validation clips on which the judge's guess is set beside the truth
 STAGES = ("small network", "metric judge", "stale judge", "small control")
@@ -474,13 +475,14 @@ def fit_on_own(weights: list | None, batches, rate, n_steps: int) -> list:
 def train_with_metric(table: pd.DataFrame) -> tuple[dict[str, list], pd.DataFrame]:
     """Stage of STAGES -> weights of the small network; and the curves, a row an epoch.
 
-    First on its own loss; then with a judge that learns PESQ; then with the same judge that learns
-    no more; the control goes on from the first by its own loss for as many steps.
+    First on its own loss. Then a judge learns PESQ, alone; then the network with a judge that
+    learns on; then with one that learns no more. The control goes on from the first by its own loss
+    for as many steps.
     """
     utterances = corpus.pick(table, SPLIT, HELD_OUT)
     pairs = [clip[::2] for clip in noisy_clips(utterances, PINK)]
-    epochs, rows, stages = LEARNING_EPOCHS + STALE_EPOCHS, [], {}
-    n_steps = epochs * METRIC_STEPS
+    ends = np.cumsum([ALONE_EPOCHS, LEARNING_EPOCHS, STALE_EPOCHS]).tolist()
+    rows, stages, n_steps = [], {}, ends[-1] * METRIC_STEPS
     cosine = keras.optimizers.schedules.CosineDecay(OWN_RATE, OWN_STEPS)
     batches = coloured_batches(table, OWN_STEPS, BATCH_SIZE, SEED)
     start = stages[STAGES[0]] = fit_on_own(None, batches, cosine, OWN_STEPS)
@@ -490,13 +492,14 @@ def train_with_metric(table: pd.DataFrame) -> tuple[dict[str, list], pd.DataFram
         denoiser, adversarial.Replay(share_of_pesq, SEED), own_weight=OWN_WEIGHT
     )
     batches = coloured_batches(table, n_steps, METRIC_BATCH, SEED + 1)
-    for stage, teaches, first, last in (
-        (STAGES[1], True, 0, LEARNING_EPOCHS),
-        (STAGES[2], False, LEARNING_EPOCHS, epochs),
+    for stage, rate, teaches, first, last in (
+        ("judge alone", 0.0, True, 0, ends[0]),
+        (STAGES[1], METRIC_RATE, True, ends[0], ends[1]),
+        (STAGES[2], METRIC_RATE, False, ends[1], ends[2]),
     ):
         trainer.teaches = teaches
         trainer.compile(
-            keras.optimizers.Adam(METRIC_RATE, clipnorm=3.0),
+            keras.optimizers.Adam(rate, clipnorm=3.0),
             keras.optimizers.Adam(METRIC_JUDGE_RATE),
             losses.DenoisingLoss(),
         )
@@ -509,8 +512,10 @@ def train_with_metric(table: pd.DataFrame) -> tuple[dict[str, list], pd.DataFram
             callbacks=[Guesses(stage, pairs, rows)],
             verbose=2,
         )
-        stages[stage] = denoiser.frame_model.get_weights()
-    stages[STAGES[3]] = fit_on_own(start, batches, METRIC_RATE, n_steps)
+        if rate:
+            stages[stage] = denoiser.frame_model.get_weights()
+    batches = batches.skip(ends[0] * METRIC_STEPS)
+    stages[STAGES[3]] = fit_on_own(start, batches, METRIC_RATE, n_steps - ends[0] * METRIC_STEPS)
     return stages, pd.DataFrame(rows)
 
 
