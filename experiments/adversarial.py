@@ -37,7 +37,7 @@ from helpers.quick import size
 METHOD = "spectrogram"  # whose shipped weights are the start
 SEED = 1
 BATCH_SIZE, SECONDS = 8, 1.5  # of a training batch
-EPOCHS, STEPS = size(12, 2), size(20, 2)  # STEPS an epoch
+EPOCHS, STEPS = size(12, 2), size(20, 3)  # STEPS an epoch; a sixth of all is a judge's ramp
 LEARNING_RATE, JUDGE_RATE = 3e-4, 2e-3
 BANK_CLIPS = size(1_200, 8)
 TERMS = {  # what is added to the denoiser's own loss, and its weights

@@ -1,7 +1,10 @@
 """`helpers.models.adversarial` and `experiments.adversarial`: judges, their losses, training."""
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -264,6 +267,16 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(small_training, monkeypa
     again = small_training(0.5).frame_model.get_weights()  # finished: loaded, not trained
     assert all(np.array_equal(a, b) for a, b in zip(whole, again, strict=True))
     assert of_judges(0.25).run_dir(["of a test"]) != folder
+
+
+def test_a_quick_run_has_a_ramp_too():
+    """Without a step of it the judge's weight is 0 / 0, and so are the network's, soon."""
+    script = "from experiments import adversarial as a; print(a.STEPS * a.EPOCHS // 6)"
+    environment = os.environ | {"DENOISER_QUICK": "1", "PYTHONPATH": str(store.ROOT)}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) >= 1
 
 
 # --- the experiment -----------------------------------------------------------------------------
