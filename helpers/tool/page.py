@@ -83,8 +83,8 @@ def make_server(port: int = 0) -> http.server.ThreadingHTTPServer:
 def serve(port: int = 0) -> None:
     """Serve until Ctrl-C. Prints the address first; raises as `make_server`."""
     with make_server(port) as server:
-        print(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends)", flush=True)
         try:
+            print(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print(file=sys.stderr)  # behind the ^C
