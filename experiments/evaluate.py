@@ -7,7 +7,7 @@ training only the trained model is scored again. Read in `05_evaluation`.
 import dataclasses
 import datetime
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from experiments import peers
-from experiments.kept import facts_of_clips, facts_of_noisy, kept_rows, parts_of
+from experiments.kept import facts_of_clips, facts_of_spread, kept_rows, parts_of
 from helpers import audio, models, store
 from helpers.data import conditions, corpus, noise
 from helpers.data.conditions import Condition
@@ -98,7 +98,8 @@ def evaluate_all(
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
-    every = conditions.FOR_ALL if with_peers else conditions.CONDITIONS
+    every = conditions.FOR_ALL | conditions.BRIGHT_RECORDINGS
+    every = every if with_peers else conditions.CONDITIONS
     inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
     entries = peer_entries() if with_peers else course_entries()
     wanted = {
@@ -121,9 +122,11 @@ def is_scored(name: str, condition: Condition) -> bool:
     """Whether the protocol asks for a system on a condition.
 
     Everything on `conditions.FOR_ALL`, ON_RECORDINGS on `conditions.RECORDINGS`, the kinds ON_ALL
-    on the others.
+    on the others. Peers are heard on `conditions.BRIGHT_RECORDINGS` too.
     """
-    if condition.title in conditions.RECORDINGS:
+    if condition.title in conditions.BRIGHT_RECORDINGS and name in systems.PEERS:
+        return True
+    if condition.title in conditions.RECORDINGS | conditions.BRIGHT_RECORDINGS:
         return name in ON_RECORDINGS
     return condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL
 
@@ -134,7 +137,7 @@ def facts(utterances, condition: Condition, name: str, entry: Entry, files) -> d
     opinions = condition in WITH_OPINIONS
     return {
         "clips": facts_of_clips(utterances),
-        "noisy": facts_of_noisy(condition, conditions.SEED, files),
+        "noisy": facts_of_spread(condition, conditions.SEED, files),
         "metrics": [opinions, store.code(scoring.clips, metrics.score, told=told)],
         "system": [name, entry.version, entry.code],
     }
@@ -155,13 +158,19 @@ def score_parts(
 
     @functools.cache
     def fresh() -> pd.DataFrame:
-        return scoring.evaluate(
+        opinions = condition in WITH_OPINIONS
+        return spread(
             utterances,
-            [condition],
-            missing,
-            conditions.SEED,
+            condition,
             files,
-            opinions=condition in WITH_OPINIONS,
+            lambda share: scoring.evaluate(
+                share.utterances,
+                [share.condition],
+                missing,
+                conditions.SEED,
+                share.files,
+                opinions=opinions,
+            ),
         )
 
     for name in missing:
@@ -171,6 +180,23 @@ def score_parts(
             return fresh()[fresh().system == name].assign(**about)
 
         kept_rows(path, {"system": name} | condition.row, those[name], make)
+
+
+def spread(
+    utterances: pd.DataFrame,
+    condition: Condition,
+    files,
+    make: Callable[[conditions.Share], pd.DataFrame],
+) -> pd.DataFrame:
+    """Rows of `make(share)` for each category of noise, as rows of the condition.
+
+    In the order of the utterances; `source` is the category, empty where noise is not recorded.
+    """
+    shares = conditions.by_category(utterances, condition, files)
+    parts = [make(share).assign(kind=condition.kind, source=share.source) for share in shares]
+    place = {name: i for i, name in enumerate(utterances.utterance)}
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.sort_values("utterance", key=lambda names: names.map(place), kind="stable")
 
 
 def speeds(path: Path, table: pd.DataFrame, with_peers: bool = False) -> pd.DataFrame:

@@ -6,6 +6,7 @@ what has changed, and only that, is made anew. Of installed packages only the re
 peers count, by their versions.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,12 @@ def facts_of_noisy(condition: Condition, seed: int, files=()) -> list:
         facts.append(store.code(scenes.SCENES[scene]))
     without = (noise.make, noise.recorded)  # which lead to every kind; the one that counts is above
     return [*facts, store.code(conditions.make_noisy, told=without)]
+
+
+def facts_of_spread(condition: Condition, seed: int, files=()) -> list:
+    """As `facts_of_noisy`, where recorded noise is drawn by category."""
+    if condition.kind not in conditions.RECORDED:
+        return facts_of_noisy(condition, seed, files)
+    mixed = dataclasses.replace(condition, kind="recorded")
+    noisy = facts_of_noisy(mixed, seed, conditions.recordings_of(condition, files))
+    return [condition.kind, *noisy, store.code(conditions.by_category, told=(audio.read,))]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from experiments import evaluate
 from experiments.evaluate import Entry
-from experiments.kept import facts_of_clips, facts_of_noisy, kept_rows
+from experiments.kept import facts_of_clips, facts_of_spread, kept_rows
 from helpers import audio, store
 from helpers.data import conditions, noise
 from helpers.data.conditions import Condition
@@ -108,7 +108,7 @@ class Part:
             "said": list(utterances.text),
             "system": [self.system, self.entry.version, self.entry.code],
             "clips": facts_of_clips(utterances),
-            "noisy": facts_of_noisy(self.condition, conditions.SEED, files),
+            "noisy": facts_of_spread(self.condition, conditions.SEED, files),
         }
 
 
@@ -117,10 +117,13 @@ def hear_all(path: Path, utterances: pd.DataFrame, parts: Iterable[Part], files=
     rows = pd.DataFrame()
     for part in tqdm(list(parts), "parts", disable=None):
 
-        def make(part=part):
-            heard = word_errors.hear(
-                part.recogniser, utterances, part.condition, part.system, part.entry.system, files
-            )
+        def hear(share: conditions.Share, part=part) -> pd.DataFrame:
+            clips = share.utterances, share.condition
+            system = part.system, part.entry.system
+            return word_errors.hear(part.recogniser, *clips, *system, share.files)
+
+        def make(part=part, hear=hear):
+            heard = evaluate.spread(utterances, part.condition, files, hear)
             return heard.assign(version=part.entry.version[:12])
 
         rows = kept_rows(path, part.columns, part.facts(utterances, files), make)

@@ -5,8 +5,10 @@ hears the same. Taught in `05_evaluation`.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Self
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ from helpers import audio
 from helpers.data import noise, scenes
 
 SEED = 0  # of the noise on the test clips
+BRIGHT = "bright recordings"  # a kind: recordings as they come, most of them high
+BRIGHT_SHARE = 0.3  # of a recording's energy, or more, lies above noise.LOW
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Condition:
     """A kind of noise in a band (Hz) at an SNR (dB), and the speaker's level (dBFS RMS).
 
     The kind "none" leaves the input clean; without a level the recording keeps its own. A kind may
-    name a scene behind it, as "white + hum" (`scenes`).
+    name a scene behind it, as "white + hum" (`scenes`). "recorded" and BRIGHT are mixed by
+    category (`by_category`).
     """
 
     kind: str = "white"
@@ -114,6 +119,9 @@ RECORDINGS = named(  # what people bring: more than noise, and noise from 2 kHz 
     Condition("beeps", 2_200, 2_400, 0.0),
     Condition("none + music"),
 )
+BRIGHT_RECORDINGS = named(  # nothing is cut out of their band
+    *(Condition(BRIGHT, 0, 8_000, snr_db) for snr_db in (0.0, 5.0, 10.0))
+)
 SNRS = (-5.0, 0.0, 10.0, 20.0)  # dB, of every kind of noise but white
 CONDITIONS = (  # the shipped models, and what stands below and above them, on all of these
     FOR_ALL
@@ -127,6 +135,7 @@ CONDITIONS = (  # the shipped models, and what stands below and above them, on a
     )
     | named(*(Condition("white", snr_db=0.0, level_db=level_db) for level_db in (-20.0, -35.0)))
     | RECORDINGS
+    | BRIGHT_RECORDINGS
 )
 
 
@@ -139,8 +148,51 @@ def rows_of(rows: pd.DataFrame, condition: Condition) -> pd.DataFrame:
 
 
 def possible(conditions, files) -> list[Condition]:
-    """The conditions, without recorded noise where there are no recordings."""
-    return [one for one in conditions if one.kind != "recorded" or files]
+    """The conditions, without those of recordings where there are none of that kind."""
+    return [one for one in conditions if one.kind not in RECORDED or recordings_of(one, files)]
+
+
+# --- recordings by category ---------------------------------------------------------------------
+
+RECORDED = ("recorded", BRIGHT)  # kinds
+
+
+class Share(NamedTuple):
+    """The utterances that get noise of one category: its name ("" where noise is not recorded),
+    rows of a corpus, the condition by which `make_noisy` mixes them, and the recordings.
+    """
+
+    source: str
+    utterances: pd.DataFrame
+    condition: Condition
+    files: tuple[Path, ...]
+
+
+def recordings_of(condition: Condition, files) -> tuple[Path, ...]:
+    """Those recordings that a kind takes: all, or of BRIGHT those of BRIGHT_SHARE."""
+    if condition.kind == BRIGHT:
+        return tuple(path for path in files if noise.share_above(path) >= BRIGHT_SHARE)
+    return tuple(files)
+
+
+def by_category(utterances: pd.DataFrame, condition: Condition, files=()) -> Iterator[Share]:
+    """Recorded noise with each category as often as the others, however many files it has.
+
+    The category, which is a file's folder, is drawn by the utterance's name, so every system hears
+    the same. Gives one `Share` a category, without any where there are no recordings; one of all
+    utterances where the kind is not recorded.
+    """
+    if condition.kind not in RECORDED:
+        yield Share("", utterances, condition, tuple(files))
+        return
+    folders = sorted({path.parent for path in recordings_of(condition, files)})
+    mixed = dataclasses.replace(condition, kind="recorded")
+    drawn = utterances.utterance.map(lambda name: zlib.crc32(f"{name}/category".encode()))
+    for i, folder in enumerate(folders):
+        inside = tuple(p for p in recordings_of(condition, files) if p.parent == folder)
+        chosen = utterances[drawn % len(folders) == i].reset_index(drop=True)
+        if len(chosen):
+            yield Share(folder.name, chosen, mixed, inside)
 
 
 # --- noisy clips --------------------------------------------------------------------------------

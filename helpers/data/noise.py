@@ -238,6 +238,14 @@ def _read_recording(path: Path) -> np.ndarray:
     return audio.read(path)
 
 
+@functools.lru_cache(maxsize=1024)
+def share_above(path: Path, hz: float = LOW) -> float:
+    """The share of a recording's energy above `hz`, 0 to 1, its constant part left out."""
+    power = np.abs(np.fft.rfft(samples := audio.read(path).astype(np.float64))) ** 2
+    f = np.fft.rfftfreq(len(samples), 1 / audio.SAMPLE_RATE)
+    return float(power[f >= hz].sum() / max(power[f > 0].sum(), np.finfo(float).tiny))
+
+
 def recorded(n_samples, sr, rng, low=0.0, high=HIGH, files=()):
     """A random cut of a random recording, band-limited; a short one is repeated, faded over.
 
