@@ -145,6 +145,56 @@ def test_bootstrap_draws_speakers_when_they_are_named():
     assert np.isnan(tables.bootstrap(values[:10], speakers[:10])).all()
 
 
+def test_sources_are_drawn_beside_speakers(rng):
+    speakers, sources = np.repeat(np.arange(30), 5), np.tile(np.arange(5), 30)
+    by_source = np.array([0.0, 1, 2, 3, 4])[sources]  # all that differs is the source
+    assert np.ptp(tables.bootstrap(by_source, speakers)) == 0
+    low, high = tables.bootstrap(by_source, speakers, sources)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(2 / 5), rel=0.1)
+    one = np.full(150, "")
+    values = rng.normal(size=150)
+    assert tables.bootstrap(values, speakers, one) == tables.bootstrap(values, speakers)
+
+
+def test_intervals_that_draw_both_hold_the_truth_as_often_as_they_say(rng):
+    """Simulated means of crossed speakers and sources, true mean 0."""
+    held = {"speakers": 0, "both": 0}
+    for _ in range(100):
+        speakers, sources = np.repeat(np.arange(20), 8), np.tile(np.arange(8), 20)
+        values = rng.normal(size=20)[speakers] + 2 * rng.normal(size=8)[sources]
+        values += rng.normal(size=160)
+        for name, drawn in {"speakers": [speakers], "both": [speakers, sources]}.items():
+            low, high = tables.bootstrap(values, *drawn, n_draws=1_000)
+            held[name] += low < 0 < high
+    assert held["speakers"] < 70
+    assert held["both"] > 85
+
+
+def test_p_value_by_hand():
+    draws = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    assert tables.p_value(draws, 30) == pytest.approx(2 * 0.15)  # the 0 counts half
+    assert tables.p_value(np.full(1_000, 3.0), 30) == pytest.approx(2 / 1_000)
+    assert tables.p_value(np.full(1_000, 3.0), 4) == pytest.approx(1 / 8)
+    assert tables.p_value(np.zeros(10), 30) == 1
+    assert np.isnan(tables.p_value(None, 1))
+
+
+def test_p_value_says_what_the_interval_says(rng):
+    for shift in (0.0, 0.2, 0.4):
+        values, speakers = rng.normal(shift, 1, 60), np.arange(60)
+        _, draws = tables.draws_of_ratio(values, np.ones(60), speakers)
+        low, high = tables.bootstrap(values, speakers)
+        assert (tables.p_value(draws, 60) < 0.05) == (low > 0 or high < 0)
+
+
+def test_holm_by_hand():
+    assert list(tables.holm([0.01, 0.04, 0.03, 0.005])) == [True, False, False, True]
+    assert list(tables.holm([0.04])) == [True]
+    assert list(tables.holm([0.03, 0.03])) == [False, False]
+    assert list(tables.holm([np.nan, 0.01])) == [False, True]
+    assert tables.holm([]).shape == (0,)
+
+
 def test_summarise_draws_speakers(rng):
     rows = pd.DataFrame({"system": "x", "reason": "", "pesq": np.repeat(rng.normal(3, 1, 8), 5)})
     single = tables.summarise(rows, ["system"], ["pesq"]).iloc[0]

@@ -6,6 +6,7 @@ One row is one clip through one system under one condition. Taught in `05_evalua
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,43 +29,92 @@ COLUMNS = {  # of a printed table: heading, format
 # --- intervals ----------------------------------------------------------------------------------
 
 
-def bootstrap_ratio(above, below, clusters, n_draws: int = 10_000, seed: int = 0):
+def draws_of_ratio(above, below, *factors, n_draws: int = 10_000, seed: int = 0):
+    """Sum of `above` over sum of `below`, and as many of its draws: `(ratio, float (n_draws,))`.
+
+    One value an utterance each. `factors`: labels an utterance each, of what is drawn with
+    replacement: the speaker, since clips of one talker are alike (B. Efron and R. Tibshirani, 1993;
+    M. Bisani and H. Ney, ICASSP 2004, for word errors), and the source of the noise, if that was
+    drawn too. Two factors are drawn apart from each other, and a clip counts as often as the
+    product of the two says (A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
+    2007). A factor of one label is left out. The draws are None without two speakers, or with an
+    infinite value.
+    """
+    codes = [np.unique(np.asarray(labels), return_inverse=True)[1] for labels in factors]
+    n_labels = [codes[0].max() + 1, codes[1].max() + 1 if len(codes) > 1 else 1]
+    place = codes[0] * n_labels[1] + (codes[1] if len(codes) > 1 else 0)
+    sums, sizes = (
+        np.bincount(place, v, np.prod(n_labels)).reshape(n_labels) for v in (above, below)
+    )
+    ratio = sums.sum() / sizes.sum()
+    if n_labels[0] < 2 or not np.isfinite(sums).all():
+        return ratio, None
+    rng = np.random.default_rng(seed)
+    times, others = (rng.multinomial(n, np.full(n, 1 / n), size=n_draws) for n in n_labels)
+    with np.errstate(invalid="ignore"):  # a draw may hold no clip
+        draws = ((times @ sums) * others).sum(axis=1) / ((times @ sizes) * others).sum(axis=1)
+    return ratio, draws[np.isfinite(draws)]
+
+
+def bootstrap_ratio(above, below, *factors, n_draws: int = 10_000, seed: int = 0):
     """Sum of `above` over sum of `below`, and its 95 % percentile interval: (ratio, low, high).
 
-    One value an utterance each, and its cluster: the speaker, since clips of one talker are alike.
-    Whole clusters are drawn (B. Efron and R. Tibshirani, 1993; M. Bisani and H. Ney, ICASSP 2004,
-    for word errors). Without two clusters, or with an infinite value, the interval is NaN.
+    By `draws_of_ratio`; without draws the interval is NaN.
     """
-    _, labels = np.unique(clusters, return_inverse=True)
-    sums, sizes = np.bincount(labels, above), np.bincount(labels, below)
-    ratio, n = sums.sum() / sizes.sum(), len(sums)
-    if n < 2 or not np.isfinite(sums).all():
-        return ratio, np.nan, np.nan
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
-    return ratio, *np.percentile(draws @ sums / (draws @ sizes), [2.5, 97.5])
+    ratio, draws = draws_of_ratio(above, below, *factors, n_draws=n_draws, seed=seed)
+    return (ratio, np.nan, np.nan) if draws is None else (ratio, *np.percentile(draws, [2.5, 97.5]))
+
+
+def p_value(draws: np.ndarray | None, n_speakers: int) -> float:
+    """Two-sided p of a difference of 0, from its draws: twice the smaller share on either side.
+
+    Draws of exactly 0 count half. Never below what the number of draws, or of speakers, can tell:
+    with n speakers 2 ** (1 - n), as if all their signs agreed. NaN without draws.
+    """
+    if draws is None:
+        return np.nan
+    below = (np.mean(draws < 0) + np.mean(draws <= 0)) / 2
+    return float(max(2 * min(below, 1 - below), 2 / len(draws), 2.0 ** (1 - n_speakers)))
+
+
+def holm(p_values) -> np.ndarray:
+    """Which of several differences are told apart at 5 % in all together, bool `(n,)`.
+
+    The smallest p is held against 5 % / n, the next one against 5 % / (n - 1), until one fails
+    (S. Holm, Scandinavian Journal of Statistics 6, 1979). NaN never is.
+    """
+    p_values = np.nan_to_num(np.asarray(p_values, float), nan=1.0)
+    order = np.argsort(p_values, kind="stable")
+    passed = p_values[order] <= 0.05 / np.arange(len(p_values), 0, -1)
+    told = np.zeros(len(p_values), bool)
+    told[order] = np.logical_and.accumulate(passed)
+    return told
 
 
 def bootstrap(
-    values: np.ndarray, clusters=None, n_draws: int = 10_000, seed: int = 0
+    values: np.ndarray, clusters=None, sources=None, n_draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % interval of the mean, in the values' unit, by `bootstrap_ratio`: (low, high).
 
-    Draws utterances, or, with `clusters` (one label a value), whole clusters. NaN values are left
-    out; (NaN, NaN) when fewer than two are left, or a value is infinite.
+    Draws utterances, or, with `clusters` (one label a value), whole clusters, and with `sources`
+    these too. NaN values are left out; (NaN, NaN) when fewer than two are left, or a value is
+    infinite.
     """
     values = np.asarray(values, float)
     heard = ~np.isnan(values)
     if not heard.any():
         return np.nan, np.nan
-    labels = np.arange(len(values)) if clusters is None else np.asarray(clusters)
+    factors = [np.arange(len(values)) if clusters is None else np.asarray(clusters)]
+    factors += [] if sources is None else [np.asarray(sources)]
+    labels = [factor[heard] for factor in factors]
     ones = np.ones(heard.sum())
-    return bootstrap_ratio(values[heard], ones, labels[heard], n_draws, seed)[1:]
+    return bootstrap_ratio(values[heard], ones, *labels, n_draws=n_draws, seed=seed)[1:]
 
 
 def summarise(rows: pd.DataFrame, by: list[str], measures=metrics.METRICS) -> pd.DataFrame:
     """Mean and interval of each measure for each group, in the order of first appearance.
 
-    The intervals draw speakers, not utterances, where the rows name them.
+    The intervals draw speakers, not utterances, and sources of noise, where the rows name them.
     Columns: `by`, n, then `<measure>`, `<measure>_low`, `<measure>_high`, and `left_out`, the
     number of clips with a reason.
     """
@@ -72,21 +122,42 @@ def summarise(rows: pd.DataFrame, by: list[str], measures=metrics.METRICS) -> pd
     for group_key, group in rows.groupby(by, sort=False, dropna=False):
         line = dict(zip(by, group_key, strict=True)) | {"n": len(group)}
         for measure in measures:
-            low, high = bootstrap(group[measure], group.get("speaker"))
+            low, high = bootstrap(group[measure], group.get("speaker"), sources_of(group))
             line |= {measure: group[measure].mean(), f"{measure}_low": low, f"{measure}_high": high}
         reasons = group.get("reason", pd.Series("", group.index))
         summary.append(line | {"left_out": int((reasons != "").sum())})
     return pd.DataFrame(summary)
 
 
+class Difference(NamedTuple):
+    """A mean difference, its 95 % interval, and the two-sided p of no difference."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def difference(rows: pd.DataFrame, system: str, other: str, metric: str) -> Difference:
+    """System minus other, clip by clip; speakers are drawn, and sources of noise where named."""
+    keys = ["utterance", "speaker", *conditions.COLUMNS, "source"]
+    rows = rows.assign(level_db=rows.level_db.fillna(0), source=sources_of(rows))
+    wide = rows.pivot_table(metric, keys, "system", sort=False)  # which would drop a NaN
+    values = (wide[system] - wide[other]).dropna().reset_index(name="value")
+    factors = values.speaker, values.source
+    mean, draws = draws_of_ratio(values.value, np.ones(len(values)), *factors)
+    low, high = (np.nan, np.nan) if draws is None else np.percentile(draws, [2.5, 97.5])
+    return Difference(float(mean), low, high, p_value(draws, values.speaker.nunique()))
+
+
 def paired(rows: pd.DataFrame, system: str, other: str, metric: str) -> tuple[float, float, float]:
-    """Mean of system minus other, clip by clip, and its 95 % interval, which draws speakers."""
-    keys = ["utterance", "speaker", *conditions.COLUMNS]
-    rows = rows.assign(level_db=rows.level_db.fillna(0))  # NaN, as recorded, would be dropped
-    wide = rows.pivot_table(metric, keys, "system", sort=False)
-    values = (wide[system] - wide[other]).dropna()
-    speakers = values.index.get_level_values("speaker")
-    return float(values.mean()), *bootstrap(values, speakers)
+    """Mean and 95 % interval of `difference`."""
+    return difference(rows, system, other, metric)[:3]
+
+
+def sources_of(rows: pd.DataFrame) -> pd.Series:
+    """The column `source`; empty where noise has none, or the rows have no such column."""
+    return rows.get("source", pd.Series("", rows.index)).fillna("")
 
 
 # --- intervals as text --------------------------------------------------------------------------
@@ -143,7 +214,7 @@ def table_text(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]] = COLU
     lines += [
         "",
         f"Means and 95 % intervals over {n} utterances; the bootstrap draws their {speakers} "
-        f"speakers{note}.",
+        f"speakers, and the categories of recorded noise{note}.",
     ]
     return "\n".join(lines)
 
@@ -182,8 +253,9 @@ def save_rows(rows: pd.DataFrame, path: Path) -> Path:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows that `save_table` wrote, to five digits."""
-    texts = ("utterance", "speaker", "reason", "version", "part")
-    return pd.read_csv(path, dtype=dict.fromkeys(texts, str)).fillna({"reason": ""})
+    texts = ("utterance", "speaker", "reason", "version", "part", "source")
+    rows = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+    return rows.assign(source=sources_of(rows)).fillna({"reason": ""})
 
 
 def load_results(folder: Path = store.RESULTS) -> pd.DataFrame:
