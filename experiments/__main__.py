@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     add_out(sub, "recognition", "recognition_validation", "recognition_peers")
     add_cluster(sub)
 
+    sub = experiment("real", real, "Speech that was noisy from the start, as it is.")
+    add_out(sub, "real")
+
     sub = experiment("phonemes", phonemes, "Phoneme recognisers on clean, noisy and denoised.")
     add_out(sub, "phonemes")
 
@@ -174,6 +177,17 @@ def recognise(args) -> None:
         else:
             hear_test(path, table, recordings, names, args.peers, args.specialist)
     print(path)
+
+
+def real(args) -> None:
+    from experiments.real import judge_real
+    from helpers.evaluation import asr
+
+    out = args.out or OUTPUT / "real"
+    table, _ = corpus_and_noise(out)
+    names, missing = asr.installed()
+    print(*missing, sep="\n", end="\n" if missing else "")
+    print(*judge_real(out, table, names), sep="\n")
 
 
 def phonemes(args) -> None:

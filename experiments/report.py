@@ -82,7 +82,10 @@ def with_report(readme: str, parts: dict[str, str]) -> str:
 def readme_gain(rows: pd.DataFrame) -> str:
     """What the model gains over the low-pass on the first input, clip by clip."""
     here = conditions.rows_of(rows, conditions.NOISES[SHOWN[0]])
-    gains = {name: difference(here, DEFAULT, "low-pass", name) for name in FORMS}
+    gains = {
+        name: difference_text(tables.difference(here, DEFAULT, "low-pass", name), form)
+        for name, (_, form) in FORMS.items()
+    }
     return (
         "Clip by clip, on the first input the course is ahead of the low-pass by "
         f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ."
@@ -108,41 +111,100 @@ def score_tables(rows: pd.DataFrame, inputs: Mapping[str, Condition]) -> str:
     return "\n\n".join(f"### {name}\n\n{score_table(rows, one)}" for name, one in inputs.items())
 
 
-def difference(rows: pd.DataFrame, system: str, other: str, metric: str) -> str:
-    """For example `+1.2 [+0.8, +1.6]`, behind EQUAL where the clips do not tell the two apart."""
-    mean, low, high = tables.paired(rows, system, other, metric)
-    text = tables.interval_text(mean, low, high, FORMS[metric][1])
-    return text if low > 0 or high < 0 else f"{EQUAL} {text}"
+def difference_text(found: tables.Difference, form: str, survives: bool = False) -> str:
+    """For example `**+1.2 [+0.8, +1.6]**`: bold where it survives Holm's correction, behind EQUAL
+    where the clips do not tell the two apart.
+    """
+    text = tables.interval_text(*found[:3], form)
+    if not (found.low > 0 or found.high < 0):
+        return f"{EQUAL} {text}"
+    return f"**{text}**" if survives else text
 
 
-def differences(rows: pd.DataFrame, system: str, rivals: Mapping[str, str]) -> dict[str, dict]:
-    """A system minus each rival (name in the table -> system) on one input, in all of FORMS."""
+def verdict_table(
+    found: Mapping[tuple, Mapping[str, tables.Difference]],
+    forms: Mapping[str, str],
+    *corners: str,
+) -> str:
+    """Differences (row -> column -> value) as Markdown, and how many there are and survive.
+
+    `forms`: column -> format. `corners`: headings of the parts of a row's name.
+    """
+    cells = [(row, name, one) for row, line in found.items() for name, one in line.items()]
+    survive = tables.holm([one.p for *_, one in cells])
+    texts: dict = {row: {} for row in found}
+    for (row, name, one), holds in zip(cells, survive, strict=True):
+        texts[row][name] = difference_text(one, forms[name], holds)
+    apart = sum(one.low > 0 or one.high < 0 for *_, one in cells)
+    note = (
+        f"{len(cells)} comparisons: {apart} told apart one by one, {survive.sum()} of them in all "
+        "together (bold)."
+    )
+    return f"{markdown(pd.DataFrame(texts).T, *corners)}\n\n{note}"
+
+
+def differences(
+    rows: pd.DataFrame, system: str, rivals: Mapping[str, str], measures=tuple(FORMS)
+) -> dict[str, dict]:
+    """A system minus each rival (name in the table -> system) on one input, in these measures."""
     return {
-        rival: {head: difference(rows, system, name, m) for m, (head, _) in FORMS.items()}
+        rival: {FORMS[m][0]: tables.difference(rows, system, name, m) for m in measures}
         for rival, name in rivals.items()
     }
 
 
+def differences_table(
+    rows: pd.DataFrame, system: str, inputs: Mapping[str, Condition], rivals_of
+) -> str:
+    """`verdict_table` of a system on some inputs, minus `rivals_of(rows of the input)`."""
+    lines = {}
+    for title, condition in inputs.items():
+        here = conditions.rows_of(rows, condition)
+        found = differences(here, system, rivals_of(here))
+        lines |= {(title, rival): line for rival, line in found.items()}
+    return verdict_table(lines, dict(FORMS.values()), "input", "minus")
+
+
+def rivals_of(rows: pd.DataFrame) -> dict[str, str]:
+    """The low-pass, the best cutoff and the best peer on an input."""
+    best = best_peer(rows)
+    return {"low-pass": "low-pass", "best cutoff": "oracle low-pass", best: best}
+
+
 def against_rivals(rows: pd.DataFrame, system: str) -> str:
     """A model minus each rival, clip by clip, on every headline noise."""
-    lines = {}
-    for title, condition in conditions.NOISES.items():
-        here = conditions.rows_of(rows, condition)
-        best = best_peer(here)
-        rivals = {"low-pass": "low-pass", "best cutoff": "oracle low-pass", best: best}
-        found = differences(here, system, rivals)
-        lines |= {(title, rival): line for rival, line in found.items()}
-    return markdown(pd.DataFrame(lines).T, "input", "minus")
+    return differences_table(rows, system, conditions.NOISES, rivals_of)
 
 
 def on_recordings(rows: pd.DataFrame) -> str:
     """The default minus the input, the low-pass and the model alone on what people bring."""
     rivals = {"input": "noisy", "low-pass": "low-pass", "model alone": "spectrogram"}
+    return differences_table(rows, DEFAULT, conditions.RECORDINGS, lambda _: rivals)
+
+
+def on_bright(rows: pd.DataFrame) -> str:
+    """The default minus the input, the low-pass and the best peer on bright recordings."""
+
+    def rivals(here):
+        return {"input": "noisy", "low-pass": "low-pass", best_peer(here): best_peer(here)}
+
+    return differences_table(rows, DEFAULT, conditions.BRIGHT_RECORDINGS, rivals)
+
+
+def by_source(rows: pd.DataFrame) -> str:
+    """The default's gain in SI-SDR on recorded noise for each category of recordings."""
     lines = {}
-    for title, condition in conditions.RECORDINGS.items():
-        found = differences(conditions.rows_of(rows, condition), DEFAULT, rivals)
-        lines |= {(title, rival): line for rival, line in found.items()}
-    return markdown(pd.DataFrame(lines).T, "input", "minus")
+    inputs = {t: c for t, c in conditions.NOISES.items() if c.kind in conditions.RECORDED}
+    inputs |= {t: c for t, c in conditions.BRIGHT_RECORDINGS.items() if c.snr_db == 5.0}
+    rivals = {"input": "noisy", "low-pass": "low-pass", "GTCRN": "GTCRN"}
+    for title, condition in inputs.items():
+        here = conditions.rows_of(rows, condition)
+        for source, part in here.groupby("source"):
+            found = differences(part, DEFAULT, rivals, ("si_sdr",))
+            name = (title, source, part.utterance.nunique())
+            lines[name] = {f"minus {r}": one["SI-SDR (dB)"] for r, one in found.items()}
+    forms = dict.fromkeys((f"minus {rival}" for rival in rivals), FORMS["si_sdr"][1])
+    return verdict_table(lines, forms, "input", "category", "clips")
 
 
 def clean_input(rows: pd.DataFrame) -> str:
@@ -178,6 +240,23 @@ def phoneme_table() -> str:
     return markdown(wide, "trained on, tried on")
 
 
+def real_tables() -> dict[str, str]:
+    """Noisy recordings without a clean version: words wrong, and what DNSMOS hears."""
+    words = word_errors.read_heard(RESULTS / "real_words.csv")
+    wer = word_errors.error_rates(words, ["recogniser", "system"], "wer")
+    wer["text"] = tables.interval_column(wer, "wer", "{:.1f}")
+    wide = wer.pivot_table("text", "system", "recogniser", aggfunc="first", sort=False)
+    opinions = tables.load_rows(RESULTS / "real_opinions.csv")
+    heads = {"sig": "DNSMOS, speech", "bak": "background", "ovrl": "overall"}
+    columns = {f"dnsmos_{name}": (head, "{:.2f}") for name, head in heads.items()}
+    return {
+        "n_real": words.utterance.nunique(),
+        "real_speakers": words.speaker.nunique(),
+        "real_words": markdown(wide, "words wrong, %"),
+        "real_opinions": markdown(tables.interval_table(opinions, columns), "system"),
+    }
+
+
 def speed_table() -> str:
     """How many times faster than real time each system is on one core."""
     found = pd.read_csv(RESULTS / "speed.csv", index_col="system").sort_values("cpu")
@@ -202,6 +281,11 @@ def results_page() -> str:
         clean=clean_input(rows),
         recordings=on_recordings(rows),
         recordings_scores=score_tables(rows, conditions.RECORDINGS),
+        bright_share=conditions.BRIGHT_SHARE,
+        bright=on_bright(rows),
+        bright_scores=score_tables(rows, conditions.BRIGHT_RECORDINGS),
+        sources=by_source(rows),
+        **real_tables(),
         n_heard=heard.utterance.nunique(),
         words=words,
         phonemes=phoneme_table(),

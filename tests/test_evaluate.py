@@ -58,7 +58,70 @@ def test_protocol_holds_what_a_sceptic_asks_for():
     assert any(one.low == 0 for one in every.values() if one.kind == "recorded")
     assert conditions.HEADLINE.items() < every.items()
     assert conditions.RECORDINGS.items() < every.items()
+    assert conditions.BRIGHT_RECORDINGS.items() < every.items()
     assert Condition(snr_db=1.0) not in every.values()
+
+
+# --- recorded noise by category -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Three hundred names of utterances."""
+    return pd.DataFrame({"utterance": [f"{i // 10}-1-{i % 10:04d}" for i in range(300)]})
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Nine files of rain, one of a saw, both dull; two of steam, which are bright."""
+    folder, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for name, n_files, band in (("rain", 9, 2_000), ("saw", 1, 2_000), ("steam", 2, 8_000)):
+        for i in range(n_files):
+            low = 5_000 if band == 8_000 else 0
+            samples = noise.white(16_000, 16_000, rng, low, band) / 10
+            audio.write(folder / name / f"{i}.flac", samples)
+    return tuple(noise.recorded_files(folder))
+
+
+def test_each_category_is_drawn_as_often_as_the_others(many, sounds):
+    shares = list(conditions.by_category(many, Condition("recorded", 0, 8_000), sounds))
+    assert [share.source for share in shares] == ["rain", "saw", "steam"]
+    assert [len(share.files) for share in shares] == [9, 1, 2]
+    assert sorted(pd.concat([s.utterances for s in shares]).utterance) == sorted(many.utterance)
+    assert all(80 < len(share.utterances) < 120 for share in shares)
+    few = conditions.by_category(many.tail(40), Condition("recorded", 3_000, 8_000, 5.0), sounds)
+    for share, part in zip(shares, few, strict=True):  # by the name, wherever it stands
+        assert set(part.utterances.utterance) < set(share.utterances.utterance)
+
+
+def test_bright_recordings_are_those_with_much_above_4_khz(many, sounds):
+    (share,) = conditions.by_category(many, Condition(conditions.BRIGHT, 0, 8_000, 5.0), sounds)
+    assert (share.source, len(share.utterances)) == ("steam", 300)
+    assert share.condition == Condition("recorded", 0, 8_000, 5.0)
+    dull = tuple(path for path in sounds if path.parent.name != "steam")
+    bright = list(conditions.BRIGHT_RECORDINGS.values())
+    assert conditions.possible(bright, dull) == []
+    assert conditions.possible(bright, sounds) == bright
+    assert noise.share_above(sounds[-1]) > 0.99
+    assert noise.share_above(sounds[0]) < 0.01
+
+
+def test_rows_name_the_source_of_recorded_noise_only(many, sounds):
+    def make(share):
+        return share.utterances.assign(kind=share.condition.kind, n_files=len(share.files))
+
+    bright = Condition(conditions.BRIGHT, 0, 8_000)
+    rows = evaluate.spread(many, Condition("recorded", 0, 8_000), sounds, make)
+    assert list(rows.utterance) == list(many.utterance)
+    assert rows.groupby("source").n_files.agg(set).to_dict() == {
+        "rain": {9},
+        "saw": {1},
+        "steam": {2},
+    }
+    assert set(evaluate.spread(many, bright, sounds, make).kind) == {conditions.BRIGHT}
+    rows = evaluate.spread(many, conditions.WHITE, sounds, make)
+    assert set(rows.source) == {""}
+    assert set(rows.n_files) == {12}
 
 
 # --- the protocol -------------------------------------------------------------------------------
