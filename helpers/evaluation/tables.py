@@ -35,13 +35,31 @@ def bootstrap_ratio(above, below, clusters, n_draws: int = 10_000, seed: int = 0
     Whole clusters are drawn (B. Efron and R. Tibshirani, 1993; M. Bisani and H. Ney, ICASSP 2004,
     for word errors). Without two clusters, or with an infinite value, the interval is NaN.
     """
+    ratio, draws = draws_of_ratio(above, below, clusters, n_draws, seed)
+    return ratio, *((np.nan, np.nan) if draws is None else np.percentile(draws, [2.5, 97.5]))
+
+
+def draws_of_ratio(above, below, clusters, n_draws: int = 10_000, seed: int = 0):
+    """The ratio of `bootstrap_ratio`, and those of its draws, float64 `(n_draws,)`, or None."""
     _, labels = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(labels, above), np.bincount(labels, below)
     ratio, n = sums.sum() / sizes.sum(), len(sums)
     if n < 2 or not np.isfinite(sums).all():
-        return ratio, np.nan, np.nan
+        return ratio, None
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
-    return ratio, *np.percentile(draws @ sums / (draws @ sizes), [2.5, 97.5])
+    return ratio, draws @ sums / (draws @ sizes)
+
+
+def p_value(draws: np.ndarray, n_clusters: int) -> float:
+    """Two-sided p of no difference: twice the share of bootstrap draws on the rarer side of 0.
+
+    A draw of 0 counts half. It is not below one draw's share, nor below `2 ** (1 - n_clusters)`:
+    all clusters on one side are as rare as that where both sides are as likely (the sign test).
+    """
+    below = np.mean(draws < 0) + np.mean(draws == 0) / 2
+    return float(
+        np.clip(2 * min(below, 1 - below), max(1 / len(draws), 2.0 ** (1 - n_clusters)), 1)
+    )
 
 
 def bootstrap(
