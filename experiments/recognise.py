@@ -7,7 +7,7 @@ was stopped goes on, and after a training only the trained model is heard again.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,6 +82,7 @@ MAIN = ("noisy", "low-pass", METHOD, DEFAULT)
 WITH_BACKGROUND = ("noisy", "low-pass", DEFAULT)  # heard on recordings with more than noise
 OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
 PEERS = ("GTCRN",)
+IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear WITH_BACKGROUND, no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +99,19 @@ class Part:
         """The columns by which its rows are told from those of other parts."""
         return {"recogniser": self.recogniser, "system": self.system} | self.condition.row
 
+    @property
+    def hear(self) -> Callable[..., pd.DataFrame]:
+        """What hears, and counts words or phonemes."""
+        of_phonemes = self.recogniser in asr.OF_PHONEMES
+        return word_errors.hear_phonemes if of_phonemes else word_errors.hear
+
     def facts(self, utterances: pd.DataFrame, files) -> dict:
         """What decides its rows: recogniser, system, clips, noise."""
-        hearing = (asr.RECOGNISERS[self.recogniser], word_errors.hear)
+        packages = asr.PACKAGES | asr.OTHER_PACKAGES
+        hearing = (asr.RECOGNISERS[self.recogniser], self.hear)
         told = (audio.read, conditions.make_noisy)
         return {
-            "recogniser": [self.recogniser, version(asr.PACKAGES[self.recogniser])],
+            "recogniser": [self.recogniser, version(packages[self.recogniser])],
             "hearing": store.code(*hearing, told=told),
             "said": list(utterances.text),
             "system": [self.system, self.entry.version, self.entry.code],
@@ -120,7 +128,7 @@ def hear_all(path: Path, utterances: pd.DataFrame, parts: Iterable[Part], files=
         def hear(share: conditions.Share, part=part) -> pd.DataFrame:
             clips = share.utterances, share.condition
             system = part.system, part.entry.system
-            return word_errors.hear(part.recogniser, *clips, *system, share.files)
+            return part.hear(part.recogniser, *clips, *system, share.files)
 
         def make(part=part, hear=hear):
             heard = evaluate.spread(utterances, part.condition, files, hear)
@@ -162,13 +170,14 @@ def limited(entry: Entry, limit_db: float) -> Entry:
 
 
 def hear_validation(
-    path: Path, table: pd.DataFrame, noise_folder: Path | None, names: Iterable[str]
+    path: Path, table: pd.DataFrame, noise_folder: Path | None, names: Sequence[str]
 ) -> pd.DataFrame:
-    """Every recogniser on validation speech, by `hear_all`: systems "mix 0.25", "limit 10 dB", ...
+    """Recognisers on validation speech, by `hear_all`: systems "mix 0.25", "limit 10 dB", ...
 
     MIXES and LIMITS_DB on TO_MIX and, with MORE_UTTERANCES, on TO_SPARE; the input and the model
-    on TO_GATE; MIXES on WHOLE_BAND.
+    on TO_GATE; MIXES on WHOLE_BAND. `names`: of the recognisers; those IN_SHORT hear nothing.
     """
+    names = [name for name in names if name not in IN_SHORT]
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry = evaluate.trained(METHOD)
     mixes = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
@@ -194,7 +203,7 @@ def hear_test(
     path: Path,
     table: pd.DataFrame,
     noise_folder: Path | None,
-    names: Iterable[str],
+    names: Sequence[str],
     with_peers: bool = False,
     specialist: Path | None = None,
 ) -> pd.DataFrame:
@@ -202,14 +211,17 @@ def hear_test(
 
     MAIN, WITH_BACKGROUND on RECORDINGS, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
     ORACLE, then OTHERS. `with_peers`: PEERS instead, whose environment must be the one that runs.
-    `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the recognisers.
+    `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the recognisers;
+    those IN_SHORT hear WITH_BACKGROUND alone, on CONDITIONS and RECORDINGS, and come last.
     Raises models.WeightsError where that folder holds no weights.
     """
+    in_short = [name for name in names if name in IN_SHORT]
+    names = [name for name in names if name not in IN_SHORT]
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = evaluate.peer_entries() if with_peers else evaluate.course_entries()
 
-    def every(those, inputs=CONDITIONS):
+    def every(those, inputs=CONDITIONS, names=names):
         cells = itertools.product(names, conditions.possible(inputs, files), those)
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
@@ -231,5 +243,6 @@ def hear_test(
         *mixes,
         *every((ORACLE,), TO_ORACLE),
         *every(OTHERS),
+        *every(WITH_BACKGROUND, (*CONDITIONS, *RECORDINGS), in_short),
     ]
     return hear_all(path, utterances, parts, files)

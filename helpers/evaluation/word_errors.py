@@ -28,6 +28,7 @@ TO_SPARE = Condition("white", snr_db=20.0)  # faint: is it better left alone?
 CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
+MARGIN = 1.0  # points: what a change of errors may be where it is "level"
 KINDS = ("white", "inverter", "pink", "recorded", "none")
 
 
@@ -107,6 +108,33 @@ def hear(
     return pd.DataFrame(rows)
 
 
+def hear_phonemes(
+    recogniser: str,
+    utterances: pd.DataFrame,
+    condition: Condition,
+    name: str,
+    system: System | Oracle,
+    files=(),
+) -> pd.DataFrame:
+    """As `hear`, of a recogniser whose text is phonemes: `words` and errors count phonemes.
+
+    Phonemes of the reference are those of `phonemes.pronounce`. Letters are not counted.
+    """
+    from helpers.evaluation import phonemes  # with a network, which no other recogniser needs
+
+    clips = denoised_clips(utterances, condition, system, files)
+    heard = dict(
+        command.in_workers((joblib.delayed(_hear)(recogniser, *clip) for clip in clips), 2)
+    )
+    rows = []
+    for one in utterances.itertuples():
+        row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
+        row |= condition.row | {"system": name, "recogniser": recogniser}
+        row |= count_errors(" ".join(phonemes.pronounce(one.text)), heard[one.utterance])
+        rows.append(row | {"heard": heard[one.utterance]})
+    return pd.DataFrame(rows)
+
+
 def denoised_clips(
     utterances: pd.DataFrame, condition: Condition, system: System | Oracle, files=()
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -128,8 +156,9 @@ def _hear(recogniser: str, utterance: str, samples: np.ndarray) -> tuple[str, st
 
 def read_heard(path: Path) -> pd.DataFrame:
     """The rows of a file of results; a recogniser that heard nothing heard ""."""
-    texts = dict.fromkeys(("utterance", "speaker", "heard", "version", "part"), str)
-    return pd.read_csv(path, dtype=texts).fillna({"heard": "", "version": ""})
+    texts = ("utterance", "speaker", "heard", "version", "part", "source")
+    rows = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+    return rows.assign(source=tables.sources_of(rows)).fillna({"heard": "", "version": ""})
 
 
 def load_heard(path: Path) -> pd.DataFrame:
@@ -145,7 +174,9 @@ def load_heard(path: Path) -> pd.DataFrame:
 
 
 def error_rates(rows: pd.DataFrame, by: list[str], name: str = "wer") -> pd.DataFrame:
-    """Error rate of each group in per cent, with a 95 % interval that draws speakers.
+    """Error rate of each group in per cent, with a 95 % interval.
+
+    It draws speakers, and sources of noise where the rows name them.
 
     All errors over all words. Columns: `by`, n (utterances), `name`, `<name>_low`, `<name>_high`,
     and the substitutions, deletions and insertions that it is made of, in per cent of the words.
@@ -153,7 +184,8 @@ def error_rates(rows: pd.DataFrame, by: list[str], name: str = "wer") -> pd.Data
     """
     lines = []
     for key, group in rows.groupby(by, sort=False):
-        rate = tables.bootstrap_ratio(group.errors, group.words, group.speaker)
+        factors = group.speaker, tables.sources_of(group)
+        rate = tables.bootstrap_ratio(group.errors, group.words, *factors)
         line = dict(zip(by, key, strict=True)) | {"n": len(group)}
         names = (name, f"{name}_low", f"{name}_high")
         line |= dict(zip(names, 100 * np.array(rate), strict=True))
@@ -166,17 +198,41 @@ def error_rates(rows: pd.DataFrame, by: list[str], name: str = "wer") -> pd.Data
 def change_of_errors(rows: pd.DataFrame, system: str, other: str, by: list[str]) -> pd.DataFrame:
     """Error rate of `system` minus that of `other` on the same clips, in points.
 
-    Columns: `by`, difference, low, high (95 %, draws speakers), and `relative`: per cent of the
-    errors of `other`.
+    Columns: `by`, difference, low, high (95 %; speakers and sources are drawn), low_90, high_90,
+    `p` (two-sided, `tables.p_value`), `verdict`, and `relative`: per cent of the errors of `other`.
     """
-    lines, index = [], ["utterance", "speaker", "words"]
+    lines, index = [], ["utterance", "speaker", "words", "source"]
+    rows = rows.assign(source=tables.sources_of(rows))
     for key, group in rows.groupby(by, sort=False):
         wide = group.pivot_table("errors", index, "system", sort=False)
         if {system, other} <= set(wide):
             wide = wide.dropna(subset=[system, other])
             wide, change = wide.reset_index(), (wide[system] - wide[other]).to_numpy()
-            rate = tables.bootstrap_ratio(change, wide.words, wide.speaker)
-            line = dict(zip(by, key, strict=True))
-            line |= dict(zip(("difference", "low", "high"), 100 * np.array(rate), strict=True))
+            line = dict(zip(by, key, strict=True)) | _change(change, wide.words, wide)
             lines.append(line | {"relative": 100 * change.sum() / wide[other].sum()})
     return pd.DataFrame(lines)
+
+
+def _change(change: np.ndarray, words: pd.Series, clips: pd.DataFrame) -> dict:
+    """A line of `change_of_errors`: the difference, its intervals, p and verdict."""
+    ratio, draws = tables.draws_of_ratio(change, words, clips.speaker, clips.source)
+    names = ("low", "low_90", "high_90", "high")
+    line = {"difference": 100 * ratio} | dict.fromkeys((*names, "p"), np.nan)
+    if draws is not None:
+        line |= dict(zip(names, 100 * np.percentile(draws, [2.5, 5, 95, 97.5]), strict=True))
+        line["p"] = tables.p_value(draws, clips.speaker.nunique())
+    return line | {"verdict": verdict(*(line[name] for name in names))}
+
+
+def verdict(low: float, low_90: float, high_90: float, high: float) -> str:
+    """What intervals of a change of errors say: "fewer", "more", "level" or "open".
+
+    Fewer or more: the 95 % interval lies on one side of 0. Level: the 90 % interval lies within
+    MARGIN, two one-sided tests at 5 % (D. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+    What is fewer or more may be so by less than MARGIN.
+    """
+    if high < 0:
+        return "fewer"
+    if low > 0:
+        return "more"
+    return "level" if low_90 >= -MARGIN and high_90 <= MARGIN else "open"
