@@ -35,6 +35,7 @@ FORMS = {  # of a difference: heading, format
 COLUMNS = {name: tables.COLUMNS[name] for name in ("pesq", "estoi")}
 COLUMNS = {"si_sdr": ("SI-SDR (dB)", "{:z.1f}")} | COLUMNS  # no "-0.0"
 EQUAL = "="  # before a difference whose interval holds zero
+LEVEL = "≈"  # before a change of errors within `word_errors.MARGIN`
 
 
 def markdown(table: pd.DataFrame, *corners: str) -> str:
@@ -216,24 +217,47 @@ def clean_input(rows: pd.DataFrame) -> str:
 
 
 def word_error_table(rows: pd.DataFrame, name: str) -> str:
-    """Word error rates of a recogniser on each input, and what the default changes, in points.
+    """Error rates of a recogniser on each input, and what the default changes, in points.
 
-    A second table tells that change for the test and the *other* speakers apart. EQUAL or "≈"
-    stands before a change whose verdict is open or level.
+    A second table tells that change for the test and the *other* speakers apart. EQUAL or LEVEL
+    stands before a change whose verdict is open or level; bold as in `verdict_table`.
     """
     rows = rows[rows.recogniser == name]
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
     wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", DEFAULT]]
-    texts, apart = wide.map("{:.0f} %".format), pd.DataFrame(index=wide.index)
-    marks = {"open": f"{EQUAL} ", "level": "≈ "}
-    for other, split in itertools.product(("noisy", "low-pass"), (None, "test", "other")):
-        those = rows[rows.split == split] if split else rows
-        change = word_errors.change_of_errors(those, DEFAULT, other, ["input"]).set_index("input")
-        text = tables.interval_column(change, "difference", "{:+.1f}")
-        text = change.verdict.map(marks).fillna("") + text
-        column = f"default minus {other}" if split is None else f"minus {other}, {split}"
-        (apart if split else texts)[column] = text
-    return f"{markdown(texts, 'input')}\n\n{markdown(apart, 'default')}"
+    changes = {other: changes_of(rows, other) for other in ("noisy", "low-pass")}
+    both = pd.concat(changes)
+    both["text"] = change_texts(both, tables.holm(both.p))
+    texts = wide.map("{:.0f} %".format)
+    for other in changes:
+        texts[f"default minus {other}"] = both.text[other]
+    apart = pd.DataFrame(index=wide.index)
+    for other, split in itertools.product(changes, ("test", "other")):
+        changed = changes_of(rows[rows.split == split], other)
+        apart[f"minus {other}, {split}"] = change_texts(changed)
+    note = verdict_note(both)
+    return f"{markdown(texts, 'input')}\n\n{note}\n\n{markdown(apart, 'default')}"
+
+
+def changes_of(rows: pd.DataFrame, other: str) -> pd.DataFrame:
+    """`word_errors.change_of_errors` of the default minus another system, by input."""
+    return word_errors.change_of_errors(rows, DEFAULT, other, ["input"]).set_index("input")
+
+
+def change_texts(changes: pd.DataFrame, survive=()) -> pd.Series:
+    """Changes with their intervals and marks; `survive`: which ones are bold, or none."""
+    text = tables.interval_column(changes, "difference", "{:+.1f}")
+    text = changes.verdict.map({"open": f"{EQUAL} ", "level": f"{LEVEL} "}).fillna("") + text
+    return text.mask(survive, "**" + text + "**") if len(survive) else text
+
+
+def verdict_note(changes: pd.DataFrame) -> str:
+    """How many comparisons there are, and what they say."""
+    n = changes.verdict.value_counts()
+    said = [f"{n.get(word, 0)} {word}" for word in ("fewer", "more", "level", "open")]
+    survive = tables.holm(changes.p).sum()
+    text = f"{len(changes)} comparisons: {', '.join(said)}"
+    return f"{text}; {survive} told apart in all together (bold)."
 
 
 def phoneme_table() -> str:
@@ -293,6 +317,8 @@ def results_page() -> str:
         **real_tables(),
         n_heard=heard.utterance.nunique(),
         words=words,
+        margin=word_errors.MARGIN,
+        level=LEVEL,
         phonemes=phoneme_table(),
         speed=speed_table(),
     )
