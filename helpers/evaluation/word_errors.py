@@ -120,7 +120,7 @@ def hear_phonemes(
 
     Phonemes of the reference are those of `phonemes.pronounce`. Letters are not counted.
     """
-    from helpers.evaluation import phonemes  # with a network, which no other recogniser needs
+    from helpers.evaluation.phonemes import pronounce  # needs Keras, which peers lack
 
     clips = denoised_clips(utterances, condition, system, files)
     heard = dict(
@@ -130,7 +130,7 @@ def hear_phonemes(
     for one in utterances.itertuples():
         row = {"utterance": one.utterance, "speaker": one.speaker, "split": one.split}
         row |= condition.row | {"system": name, "recogniser": recogniser}
-        row |= count_errors(" ".join(phonemes.pronounce(one.text)), heard[one.utterance])
+        row |= count_errors(" ".join(pronounce(one.text)), heard[one.utterance])
         rows.append(row | {"heard": heard[one.utterance]})
     return pd.DataFrame(rows)
 
