@@ -13,12 +13,13 @@ from helpers.data import conditions
 from helpers.data.conditions import Condition
 from helpers.denoise import systems
 from helpers.denoise.systems import DEFAULT
-from helpers.evaluation import tables, word_errors
+from helpers.evaluation import asr, tables, word_errors
 from helpers.store import RESULTS, ROOT, atomic_path
 
 README, PAGE = ROOT / "README.md", RESULTS / "README.md"
 TEMPLATE = Path(__file__).with_name("results_page.md")  # the words of the page
 SHOWN = ("white 4-8 kHz, 0 dB", "pink 2.5-7 kHz, 0 dB", "recorded 3-8 kHz, 0 dB")  # in the README
+HEARD = ("white 4-8 kHz, -15 dB", "pink 2.5-7 kHz, 0 dB")  # by recognisers, in the README
 BEST = "installed denoiser, best in SI-SDR"
 ROWS = {
     "noisy": "noisy",
@@ -94,10 +95,27 @@ def readme_gain(rows: pd.DataFrame) -> str:
     )
 
 
+def readme_words(heard: pd.DataFrame) -> str:
+    """Words wrong by each recogniser of words on two inputs: noisy, low-pass and default."""
+    names = {"noisy": "noisy", "low-pass": "low-pass", DEFAULT: ROWS[DEFAULT]}
+    here = heard[heard.input.isin(HEARD) & heard.system.isin(names)]
+    here = here[~here.recogniser.isin(asr.OF_PHONEMES)]
+    found = word_errors.error_rates(here, ["input", "recogniser", "system"], "wer")
+    found["text"] = tables.interval_column(found, "wer", "{:.0f}")
+    wide = found.pivot_table("text", ["input", "recogniser"], "system", aggfunc="first", sort=False)
+    wide = wide.loc[list(HEARD), list(names)].rename(columns=names)
+    return markdown(wide, "words wrong, %", "recogniser")
+
+
 def readme_parts() -> dict[str, str]:
     """What the README gets."""
     rows = tables.load_results()
-    return {"table": readme_table(rows), "gain": readme_gain(rows)}
+    heard = word_errors.load_heard(RESULTS / "recognition.csv")
+    return {
+        "table": readme_table(rows),
+        "gain": readme_gain(rows),
+        "words": readme_words(heard),
+    }
 
 
 # --- the page of results ------------------------------------------------------------------------
