@@ -80,9 +80,16 @@ RECORDINGS = (
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", METHOD, DEFAULT)
 WITH_BACKGROUND = ("noisy", "low-pass", DEFAULT)  # heard on recordings with more than noise
-OTHERS = ("waveform", "log-MMSE")  # heard after MAIN
-PEERS = ("GTCRN",)
+OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
+PEERS = ("GTCRN",)  # heard there too
+TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear WITH_BACKGROUND, no more
+SHORT = (  # on these inputs
+    Condition("white", snr_db=-15.0),
+    Condition("pink", 2_500, 7_000, 0.0),
+    Condition("recorded", 0, 8_000, 5.0),
+    Condition("none"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,10 +217,10 @@ def hear_test(
     """Word errors on the test and *other* speakers, by `hear_all`, on CONDITIONS.
 
     MAIN, WITH_BACKGROUND on RECORDINGS, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
-    ORACLE, then OTHERS. `with_peers`: PEERS instead, whose environment must be the one that runs.
-    `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the recognisers;
-    those IN_SHORT hear WITH_BACKGROUND alone, on CONDITIONS and RECORDINGS, and come last.
-    Raises models.WeightsError where that folder holds no weights.
+    ORACLE, on TO_OTHERS the OTHERS. `with_peers`: PEERS there instead, whose environment must be
+    the one that runs. `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the
+    recognisers; those IN_SHORT hear WITH_BACKGROUND alone, on SHORT. Raises models.WeightsError
+    where that folder holds no weights.
     """
     in_short = [name for name in names if name in IN_SHORT]
     names = [name for name in names if name not in IN_SHORT]
@@ -226,7 +233,7 @@ def hear_test(
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
     if with_peers:
-        return hear_all(path, utterances, every(PEERS), files)
+        return hear_all(path, utterances, every(PEERS, TO_OTHERS), files)
     if specialist:
         entries[SPECIALIST] = evaluate.trained(METHOD, specialist)
         return hear_all(path, utterances, every((SPECIALIST,), TO_ORACLE), files)
@@ -242,7 +249,7 @@ def hear_test(
         *every(WITH_BACKGROUND, RECORDINGS),
         *mixes,
         *every((ORACLE,), TO_ORACLE),
-        *every(OTHERS),
-        *every(WITH_BACKGROUND, (*CONDITIONS, *RECORDINGS), in_short),
+        *every(OTHERS, TO_OTHERS),
+        *every(WITH_BACKGROUND, SHORT, in_short),
     ]
     return hear_all(path, utterances, parts, files)

@@ -313,7 +313,8 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
     table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
     rows = recognise.hear_test(path, table, None, ["stub"])
     n = len(word_errors.choose(table, ("test", "other"), recognise.UTTERANCES))
-    wanted = 3 * (len(systems) - 1) + 1 + len(recognise.TO_ORACLE)
+    wanted = 3 * len(recognise.MAIN) + 1 + len(recognise.TO_ORACLE)
+    wanted += len(recognise.OTHERS) * len(recognise.TO_OTHERS)
     wanted += len(recognise.RECORDINGS) * len(recognise.WITH_BACKGROUND)
     assert len(rows) == wanted * n
     assert rows.groupby(["system", "kind", "low", "snr_db"]).ngroups == wanted
@@ -328,14 +329,14 @@ def test_a_slow_recogniser_hears_what_the_tables_show_and_no_more(stub, monkeypa
     monkeypatch.setattr(evaluate, "course_entries", lambda: entries)
     monkeypatch.setattr(evaluate, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
     monkeypatch.setattr(evaluate, "trained", {recognise.METHOD: entries["noisy"]}.get)
-    monkeypatch.setattr(recognise, "CONDITIONS", recognise.CONDITIONS[:2])
+    monkeypatch.setattr(recognise, "SHORT", recognise.CONDITIONS[:2])
     monkeypatch.setattr(recognise, "CHOSEN_MIX", {"stub": 0.5})
     monkeypatch.setattr(recognise, "IN_SHORT", ("stub",))
     table = corpus.read_corpus(SAMPLE)
     rows = recognise.hear_test(tmp_path / "rows.csv", table, None, ["stub"])
     assert set(rows.system) == set(recognise.WITH_BACKGROUND)
     cells = rows.groupby(["system", "kind", "low", "snr_db"]).ngroups
-    assert cells == 3 * (2 + len(recognise.RECORDINGS))
+    assert cells == 3 * 2
     n = len(calls)
     peers = recognise.hear_test(tmp_path / "peers.csv", table, None, ["stub"], with_peers=True)
     spoken = table.assign(split="validation")
