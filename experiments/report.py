@@ -96,15 +96,17 @@ def readme_gain(rows: pd.DataFrame) -> str:
 
 
 def readme_words(heard: pd.DataFrame) -> str:
-    """Words wrong by each recogniser of words on two inputs: noisy, low-pass and default."""
+    """Words wrong by each recogniser of words on HEARD: noisy, low-pass and default."""
     names = {"noisy": "noisy", "low-pass": "low-pass", DEFAULT: ROWS[DEFAULT]}
     here = heard[heard.input.isin(HEARD) & heard.system.isin(names)]
     here = here[~here.recogniser.isin(asr.OF_PHONEMES)]
     found = word_errors.error_rates(here, ["input", "recogniser", "system"], "wer")
     found["text"] = tables.interval_column(found, "wer", "{:.0f}")
-    wide = found.pivot_table("text", ["input", "recogniser"], "system", aggfunc="first", sort=False)
-    wide = wide.loc[list(HEARD), list(names)].rename(columns=names)
-    return markdown(wide, "words wrong, %", "recogniser")
+    wide = found.pivot_table("text", ["recogniser", "system"], "input", "first", sort=False)
+    both = wide[list(HEARD)].agg("<br>".join, axis=1).unstack("system", sort=False)
+    return markdown(
+        both[list(names)].rename(columns=names), f"words wrong, %: {'<br>'.join(HEARD)}"
+    )
 
 
 def readme_parts() -> dict[str, str]:
