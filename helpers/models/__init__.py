@@ -1,4 +1,5 @@
-"""The networks: `dense` (chapter 03's first attempt), `waveform` and `spectrogram` (shipped).
+"""The networks: `dense` (chapter 03's first attempt), `waveform` and `spectrogram` (shipped), and a
+peer's to compare with, `dtln`.
 
 A shipped method is a module here with `build`, its frame sizes and CYCLES. Nothing is imported
 before a network is asked for, so that the command line starts without TensorFlow.
