@@ -91,7 +91,7 @@ def readme_gain(rows: pd.DataFrame) -> str:
     }
     return (
         "Clip by clip, on the first input the course is ahead of the low-pass by "
-        f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ."
+        f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ. What recognisers mishear:"
     )
 
 
@@ -115,8 +115,7 @@ def readme_parts() -> dict[str, str]:
     heard = word_errors.load_heard(RESULTS / "recognition.csv")
     return {
         "table": readme_table(rows),
-        "gain": readme_gain(rows),
-        "words": readme_words(heard),
+        "gain": f"{readme_gain(rows)}\n\n{readme_words(heard)}",
     }
 
 
