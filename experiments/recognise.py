@@ -65,12 +65,10 @@ CONDITIONS = (  # those first for which most is expected of the models
     Condition("pink", 2_500, 7_000, 0.0),
     Condition("recorded", 3_000, 8_000, 0.0),
 )
+OVER_ALL = tuple(one for one in CONDITIONS if one.kind != "none" and one.low == 0)
 MIXED = (  # of them, those on which a mix that was chosen is reported
     Condition("white", snr_db=0.0),
-    Condition("inverter", snr_db=0.0),
     Condition("recorded", 0, 8_000, 5.0),
-    Condition("recorded", 0, 8_000, 0.0),
-    Condition("none"),
 )
 RECORDINGS = (
     Condition("white + room tone", snr_db=0.0),
@@ -78,12 +76,12 @@ RECORDINGS = (
     Condition("pink", 2_000, 8_000, 0.0),
 )
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
-MAIN = ("noisy", "low-pass", METHOD, DEFAULT)
-WITH_BACKGROUND = ("noisy", "low-pass", DEFAULT)  # heard on recordings with more than noise
+MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD on OVER_ALL
 OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
 PEERS = ("GTCRN",)  # heard there too
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
-IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear WITH_BACKGROUND, no more
+WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
+IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more
 SHORT = (  # on these inputs
     Condition("white", snr_db=-15.0),
     Condition("pink", 2_500, 7_000, 0.0),
@@ -216,14 +214,15 @@ def hear_test(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear_all`, on CONDITIONS.
 
-    MAIN, WITH_BACKGROUND on RECORDINGS, then on MIXED the mix of CHOSEN_MIX, on TO_ORACLE the
-    ORACLE, on TO_OTHERS the OTHERS. `with_peers`: PEERS there instead, whose environment must be
-    the one that runs. `specialist`: the model of this folder instead, on TO_ORACLE. `names`: of the
-    recognisers; those IN_SHORT hear WITH_BACKGROUND alone, on SHORT. Raises models.WeightsError
-    where that folder holds no weights.
+    MAIN, on RECORDINGS too, METHOD on noise over the whole band, then on MIXED the mix of
+    CHOSEN_MIX, and by WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS the OTHERS. `with_peers`:
+    PEERS there instead, whose environment must be the one that runs. `specialist`: the model of
+    this folder instead, on TO_ORACLE. `names`: of the recognisers; those IN_SHORT hear MAIN alone,
+    on SHORT. Raises models.WeightsError where that folder holds no weights.
     """
     in_short = [name for name in names if name in IN_SHORT]
     names = [name for name in names if name not in IN_SHORT]
+    with_others = [name for name in names if name in WITH_OTHERS]
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = evaluate.peer_entries() if with_peers else evaluate.course_entries()
@@ -233,10 +232,11 @@ def hear_test(
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
     if with_peers:
-        return hear_all(path, utterances, every(PEERS, TO_OTHERS), files)
+        return hear_all(path, utterances, every(PEERS, TO_OTHERS, with_others), files)
     if specialist:
         entries[SPECIALIST] = evaluate.trained(METHOD, specialist)
-        return hear_all(path, utterances, every((SPECIALIST,), TO_ORACLE), files)
+        parts = every((SPECIALIST,), TO_ORACLE, with_others)
+        return hear_all(path, utterances, parts, files)
     mixes = [
         Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix))
         for (name, mix), condition in itertools.product(
@@ -245,11 +245,11 @@ def hear_test(
         if name in names
     ]
     parts = [
-        *every(MAIN),
-        *every(WITH_BACKGROUND, RECORDINGS),
+        *every(MAIN, (*CONDITIONS, *RECORDINGS)),
+        *every((METHOD,), OVER_ALL),
         *mixes,
-        *every((ORACLE,), TO_ORACLE),
-        *every(OTHERS, TO_OTHERS),
-        *every(WITH_BACKGROUND, SHORT, in_short),
+        *every((ORACLE,), TO_ORACLE, with_others),
+        *every(OTHERS, TO_OTHERS, with_others),
+        *every(MAIN, SHORT, in_short),
     ]
     return hear_all(path, utterances, parts, files)

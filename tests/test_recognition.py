@@ -304,18 +304,18 @@ def test_what_was_heard_is_kept_when_a_run_breaks_off(stub, tmp_path):
 
 def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, tmp_path):
     systems = (*recognise.MAIN, *recognise.OTHERS, recognise.ORACLE)
-    entries = {name: Entry(lambda noisy: 0.5 * noisy) for name in systems}
+    entries = dict.fromkeys((*systems, word_errors.METHOD), Entry(lambda noisy: 0.5 * noisy))
     monkeypatch.setattr(evaluate, "course_entries", lambda: entries)
     monkeypatch.setattr(evaluate, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
     monkeypatch.setattr(recognise, "CONDITIONS", recognise.CONDITIONS[-5:-1])  # one recorded
     monkeypatch.setattr(recognise, "MIXED", recognise.CONDITIONS[-1:])
     monkeypatch.setattr(recognise, "CHOSEN_MIX", {"stub": 0.5, "missing": 0.25})
+    monkeypatch.setattr(recognise, "WITH_OTHERS", ("stub",))
     table, path = corpus.read_corpus(SAMPLE), tmp_path / "rows.csv"
     rows = recognise.hear_test(path, table, None, ["stub"])
     n = len(word_errors.choose(table, ("test", "other"), recognise.UTTERANCES))
-    wanted = 3 * len(recognise.MAIN) + 1 + len(recognise.TO_ORACLE)
+    wanted = (3 + len(recognise.RECORDINGS)) * len(recognise.MAIN) + 1 + len(recognise.TO_ORACLE)
     wanted += len(recognise.OTHERS) * len(recognise.TO_OTHERS)
-    wanted += len(recognise.RECORDINGS) * len(recognise.WITH_BACKGROUND)
     assert len(rows) == wanted * n
     assert rows.groupby(["system", "kind", "low", "snr_db"]).ngroups == wanted
     assert set(rows.system) == {*systems, "mix 0.5"}
@@ -325,16 +325,17 @@ def test_run_hears_every_system_and_the_mix_that_was_chosen(stub, monkeypatch, t
 
 def test_a_slow_recogniser_hears_what_the_tables_show_and_no_more(stub, monkeypatch, tmp_path):
     systems = (*recognise.MAIN, *recognise.OTHERS, recognise.ORACLE)
-    entries = {name: Entry(lambda noisy: 0.5 * noisy) for name in systems}
+    entries = dict.fromkeys((*systems, word_errors.METHOD), Entry(lambda noisy: 0.5 * noisy))
     monkeypatch.setattr(evaluate, "course_entries", lambda: entries)
     monkeypatch.setattr(evaluate, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
     monkeypatch.setattr(evaluate, "trained", {recognise.METHOD: entries["noisy"]}.get)
     monkeypatch.setattr(recognise, "SHORT", recognise.CONDITIONS[:2])
     monkeypatch.setattr(recognise, "CHOSEN_MIX", {"stub": 0.5})
     monkeypatch.setattr(recognise, "IN_SHORT", ("stub",))
+    monkeypatch.setattr(recognise, "WITH_OTHERS", ("stub",))
     table = corpus.read_corpus(SAMPLE)
     rows = recognise.hear_test(tmp_path / "rows.csv", table, None, ["stub"])
-    assert set(rows.system) == set(recognise.WITH_BACKGROUND)
+    assert set(rows.system) == set(recognise.MAIN)
     cells = rows.groupby(["system", "kind", "low", "snr_db"]).ngroups
     assert cells == 3 * 2
     n = len(calls)
@@ -370,6 +371,7 @@ def test_a_specialist_is_heard_where_the_oracle_is(stub, monkeypatch, tmp_path):
     entries = {(word_errors.METHOD, tmp_path): Entry(lambda noisy: 0.5 * noisy)}
     monkeypatch.setattr(evaluate, "course_entries", dict)
     monkeypatch.setattr(evaluate, "trained", lambda *model: entries[model])
+    monkeypatch.setattr(recognise, "WITH_OTHERS", ("stub",))
     table = corpus.read_corpus(SAMPLE)
     rows = recognise.hear_test(tmp_path / "rows.csv", table, None, ["stub"], specialist=tmp_path)
     wanted = {(one.kind, one.snr_db) for one in recognise.TO_ORACLE}

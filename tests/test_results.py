@@ -105,17 +105,18 @@ def test_every_condition_was_heard_with_every_system(heard):
     installed = word_errors.load_heard(RESULTS / "recognition_peers.csv")
     cells = pd.concat([heard, installed]).groupby(["recogniser", "input", "system"])
     cells = cells.utterance.agg(frozenset)
-    titles = [one.title for one in recognise.CONDITIONS]
-    oracled = [one.title for one in recognise.TO_ORACLE]
+
+    def every(names, inputs, those):
+        return itertools.product(names, [one.title for one in inputs], those)
+
     in_full = [name for name in asr.PACKAGES if name not in recognise.IN_SHORT]
-    wanted = [*itertools.product(in_full, titles, recognise.MAIN)]
-    wanted += itertools.product(in_full, oracled, [word_errors.ORACLE])
-    titles = [one.title for one in recognise.RECORDINGS]
-    wanted += itertools.product(in_full, titles, recognise.WITH_BACKGROUND)
-    titles = [one.title for one in recognise.TO_OTHERS]
-    wanted += itertools.product(in_full, titles, (*recognise.OTHERS, *recognise.PEERS))
-    titles = [one.title for one in recognise.SHORT]
-    wanted += itertools.product(recognise.IN_SHORT, titles, recognise.WITH_BACKGROUND)
+    wanted = [
+        *every(in_full, recognise.CONDITIONS + recognise.RECORDINGS, recognise.MAIN),
+        *every(in_full, recognise.OVER_ALL, [word_errors.METHOD]),
+        *every(recognise.WITH_OTHERS, recognise.TO_ORACLE, [word_errors.ORACLE]),
+        *every(recognise.WITH_OTHERS, recognise.TO_OTHERS, recognise.OTHERS + recognise.PEERS),
+        *every(recognise.IN_SHORT, recognise.SHORT, recognise.MAIN),
+    ]
     assert {cells[cell] for cell in wanted} == {cells.iloc[0]}  # the same utterances everywhere
     assert len(cells.iloc[0]) == recognise.UTTERANCES
 
