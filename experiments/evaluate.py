@@ -28,6 +28,7 @@ UTTERANCES = size(30, 2)  # of the test speakers, and as many of the *other* one
 SPEED_UTTERANCES = size(8, 2)  # the first of them warms up
 WITH_OPINIONS = (conditions.WHITE,)  # the slow metrics of `metrics.OPINIONS` are for these
 ON_ALL = ("floor", "ours", "ceiling")  # kinds of systems that are scored on every noise
+FOR_PEERS = conditions.BRIGHT_RECORDINGS["bright recordings 0-8 kHz, 5 dB"]
 ON_RECORDINGS = ("noisy", "low-pass", "spectrogram", systems.DEFAULT, "oracle PSM")
 
 
@@ -98,9 +99,9 @@ def evaluate_all(
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
-    every = conditions.FOR_ALL | conditions.BRIGHT_RECORDINGS
-    every = every if with_peers else conditions.CONDITIONS
-    inputs = conditions.possible(list(every.values())[: size(None, 2)], files)
+    every = [*conditions.FOR_ALL.values(), FOR_PEERS]
+    every = every if with_peers else list(conditions.CONDITIONS.values())
+    inputs = conditions.possible(every[: size(None, 2)], files)
     entries = peer_entries() if with_peers else course_entries()
     wanted = {
         condition: {name: entry for name, entry in entries.items() if is_scored(name, condition)}
@@ -122,10 +123,10 @@ def is_scored(name: str, condition: Condition) -> bool:
     """Whether the protocol asks for a system on a condition.
 
     Everything on `conditions.FOR_ALL`, ON_RECORDINGS on `conditions.RECORDINGS`, the kinds ON_ALL
-    on the others. Peers are heard on `conditions.BRIGHT_RECORDINGS` too.
+    on the others. Of `conditions.BRIGHT_RECORDINGS` peers hear the one of FOR_PEERS.
     """
-    if condition.title in conditions.BRIGHT_RECORDINGS and name in systems.PEERS:
-        return True
+    if name in systems.PEERS:
+        return condition in (*conditions.FOR_ALL.values(), FOR_PEERS)
     if condition.title in conditions.RECORDINGS | conditions.BRIGHT_RECORDINGS:
         return name in ON_RECORDINGS
     return condition.title in conditions.FOR_ALL or systems.TABLE[name].kind in ON_ALL

@@ -204,10 +204,11 @@ def on_recordings(rows: pd.DataFrame) -> str:
 
 
 def on_bright(rows: pd.DataFrame) -> str:
-    """The default minus the input, the low-pass and the best peer on bright recordings."""
+    """The default minus the input, the low-pass and, where they were heard, the best peer."""
 
     def rivals(here):
-        return {"input": "noisy", "low-pass": "low-pass", best_peer(here): best_peer(here)}
+        peers = [best_peer(here)] if here.system.isin(systems.PEERS).any() else []
+        return {"input": "noisy", "low-pass": "low-pass"} | dict(zip(peers, peers, strict=True))
 
     return differences_table(rows, DEFAULT, conditions.BRIGHT_RECORDINGS, rivals)
 

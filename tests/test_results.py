@@ -5,7 +5,7 @@ import itertools
 import pandas as pd
 import pytest
 
-from experiments import recognise
+from experiments import evaluate, recognise
 from helpers import audio, models
 from helpers.data import conditions, corpus
 from helpers.data.conditions import Condition
@@ -34,7 +34,8 @@ def test_results_are_complete_and_of_speakers_never_trained_on(results):
     assert set(own.split) == {"test", "other"}
     assert set(own.utterance) == set(installed.utterance)
     by = list(conditions.COLUMNS)
-    for rows, wanted in ((own, conditions.CONDITIONS), (installed, conditions.FOR_ALL)):
+    for_peers = [*conditions.FOR_ALL.values(), evaluate.FOR_PEERS]
+    for rows, wanted in ((own, conditions.CONDITIONS), (installed, for_peers)):
         assert len(rows[by].drop_duplicates()) == len(wanted)
         counts = rows.groupby([*by, "system"], dropna=False).size()
         assert set(counts) == {own.utterance.nunique()}
