@@ -81,13 +81,15 @@ OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
 PEERS = ("GTCRN",)  # heard there too
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
-IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more
-SHORT = (  # on these inputs
-    Condition("white", snr_db=-15.0),
-    Condition("pink", 2_500, 7_000, 0.0),
-    Condition("recorded", 0, 8_000, 5.0),
-    Condition("none"),
-)
+SHORT = {  # recognisers that hear MAIN only, and on these inputs only
+    "Whisper base": (
+        Condition("white", snr_db=-15.0),
+        Condition("pink", 2_500, 7_000, 0.0),
+        Condition("recorded", 0, 8_000, 5.0),
+        Condition("none"),
+    ),
+    "hama (phonemes)": (Condition("pink", 2_500, 7_000, 0.0), Condition("none")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +182,9 @@ def hear_validation(
     """Recognisers on validation speech, by `hear_all`: systems "mix 0.25", "limit 10 dB", ...
 
     MIXES and LIMITS_DB on TO_MIX and, with MORE_UTTERANCES, on TO_SPARE; the input and the model
-    on TO_GATE; MIXES on WHOLE_BAND. `names`: of the recognisers; those IN_SHORT hear nothing.
+    on TO_GATE; MIXES on WHOLE_BAND. `names`: of the recognisers; those of SHORT hear nothing.
     """
-    names = [name for name in names if name not in IN_SHORT]
+    names = [name for name in names if name not in SHORT]
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry = evaluate.trained(METHOD)
     mixes = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
@@ -217,11 +219,11 @@ def hear_test(
     MAIN, on RECORDINGS too, METHOD on noise over the whole band, then on MIXED the mix of
     CHOSEN_MIX, and by WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS the OTHERS. `with_peers`:
     PEERS there instead, whose environment must be the one that runs. `specialist`: the model of
-    this folder instead, on TO_ORACLE. `names`: of the recognisers; those IN_SHORT hear MAIN alone,
-    on SHORT. Raises models.WeightsError where that folder holds no weights.
+    this folder instead, on TO_ORACLE. `names`: of the recognisers; those of SHORT hear as it says.
+    Raises models.WeightsError where that folder holds no weights.
     """
-    in_short = [name for name in names if name in IN_SHORT]
-    names = [name for name in names if name not in IN_SHORT]
+    in_short = {name: SHORT[name] for name in names if name in SHORT}
+    names = [name for name in names if name not in SHORT]
     with_others = [name for name in names if name in WITH_OTHERS]
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
@@ -250,6 +252,6 @@ def hear_test(
         *mixes,
         *every((ORACLE,), TO_ORACLE, with_others),
         *every(OTHERS, TO_OTHERS, with_others),
-        *every(MAIN, SHORT, in_short),
+        *(part for name, inputs in in_short.items() for part in every(MAIN, inputs, [name])),
     ]
     return hear_all(path, utterances, parts, files)
