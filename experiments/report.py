@@ -204,13 +204,18 @@ def on_recordings(rows: pd.DataFrame) -> str:
 
 
 def on_bright(rows: pd.DataFrame) -> str:
-    """The default minus the input, the low-pass and, where they were heard, the best peer."""
-
-    def rivals(here):
-        peers = [best_peer(here)] if here.system.isin(systems.PEERS).any() else []
-        return {"input": "noisy", "low-pass": "low-pass"} | dict(zip(peers, peers, strict=True))
-
-    return differences_table(rows, DEFAULT, conditions.BRIGHT_RECORDINGS, rivals)
+    """The default minus the input and the low-pass on bright recordings; where peers were heard the
+    default and the model alone minus the best of them.
+    """
+    lines = {}
+    for title, condition in conditions.BRIGHT_RECORDINGS.items():
+        here = conditions.rows_of(rows, condition)
+        rivals = {"input": "noisy", "low-pass": "low-pass"}
+        peers = {best_peer(here): best_peer(here)} if here.system.isin(systems.PEERS).any() else {}
+        for system, those in ((DEFAULT, rivals | peers), ("spectrogram", peers)):
+            found = differences(here, system, those)
+            lines |= {(title, system, rival): line for rival, line in found.items()}
+    return verdict_table(lines, dict(FORMS.values()), "input", "system", "minus")
 
 
 def by_source(rows: pd.DataFrame) -> str:
@@ -330,7 +335,7 @@ def results_page() -> str:
         clean=clean_input(rows),
         recordings=on_recordings(rows),
         recordings_scores=score_tables(rows, conditions.RECORDINGS),
-        bright_share=conditions.BRIGHT_SHARE,
+        bright_share=f"{100 * conditions.BRIGHT_SHARE:.0f} %",
         bright=on_bright(rows),
         bright_scores=score_tables(rows, conditions.BRIGHT_RECORDINGS),
         sources=by_source(rows),
