@@ -35,7 +35,7 @@ FORMS = {  # of a difference: heading, format
 }
 COLUMNS = {name: tables.COLUMNS[name] for name in ("pesq", "estoi")}
 COLUMNS = {"si_sdr": ("SI-SDR (dB)", "{:z.1f}")} | COLUMNS  # no "-0.0"
-EQUAL = "="  # before a difference whose interval holds zero
+OPEN = "?"  # before a difference whose interval holds zero
 LEVEL = "≈"  # before a change of errors within `word_errors.MARGIN`
 
 
@@ -133,12 +133,12 @@ def score_tables(rows: pd.DataFrame, inputs: Mapping[str, Condition]) -> str:
 
 
 def difference_text(found: tables.Difference, form: str, survives: bool = False) -> str:
-    """For example `**+1.2 [+0.8, +1.6]**`: bold where it survives Holm's correction, behind EQUAL
+    """For example `**+1.2 [+0.8, +1.6]**`: bold where it survives Holm's correction, behind OPEN
     where the clips do not tell the two apart.
     """
     text = tables.interval_text(*found[:3], form)
     if not (found.low > 0 or found.high < 0):
-        return f"{EQUAL} {text}"
+        return f"{OPEN} {text}"
     return f"**{text}**" if survives else text
 
 
@@ -228,10 +228,10 @@ def by_source(rows: pd.DataFrame) -> str:
         here = conditions.rows_of(rows, condition)
         for source, part in here.groupby("source"):
             found = differences(part, DEFAULT, rivals, ("si_sdr",))
-            name = (title, source, part.utterance.nunique())
+            name = (title, source, part.utterance.nunique(), part.speaker.nunique())
             lines[name] = {f"minus {r}": one["SI-SDR (dB)"] for r, one in found.items()}
     forms = dict.fromkeys((f"minus {rival}" for rival in rivals), FORMS["si_sdr"][1])
-    return verdict_table(lines, forms, "input", "category", "clips")
+    return verdict_table(lines, forms, "input", "category", "clips", "speakers")
 
 
 def clean_input(rows: pd.DataFrame) -> str:
@@ -244,7 +244,7 @@ def clean_input(rows: pd.DataFrame) -> str:
 def word_error_table(rows: pd.DataFrame, name: str) -> str:
     """Error rates of a recogniser on each input, and what the default changes, in points.
 
-    A second table tells that change for the test and the *other* speakers apart. EQUAL or LEVEL
+    A second table tells that change for the test and the *other* speakers apart. OPEN or LEVEL
     stands before a change whose verdict is open or level; bold as in `verdict_table`.
     """
     rows = rows[rows.recogniser == name]
@@ -272,7 +272,7 @@ def changes_of(rows: pd.DataFrame, other: str) -> pd.DataFrame:
 def change_texts(changes: pd.DataFrame, survive=()) -> pd.Series:
     """Changes with their intervals and marks; `survive`: which ones are bold, or none."""
     text = tables.interval_column(changes, "difference", "{:+.1f}")
-    text = changes.verdict.map({"open": f"{EQUAL} ", "level": f"{LEVEL} "}).fillna("") + text
+    text = changes.verdict.map({"open": f"{OPEN} ", "level": f"{LEVEL} "}).fillna("") + text
     return text.mask(survive, "**" + text + "**") if len(survive) else text
 
 
@@ -328,7 +328,7 @@ def results_page() -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         n=rows.utterance.nunique(),
         speakers=rows.speaker.nunique(),
-        equal=EQUAL,
+        open=OPEN,
         scores=score_tables(rows, conditions.NOISES),
         against_spectrogram=against_rivals(rows, "spectrogram"),
         against_waveform=against_rivals(rows, "waveform"),

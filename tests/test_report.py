@@ -9,7 +9,7 @@ from helpers.evaluation.tables import Difference
 
 def test_a_difference_is_marked_by_what_it_can_say():
     assert (
-        report.difference_text(Difference(1.0, -0.5, 2.0, 0.2), "{:+.1f}") == "= +1.0 [-0.5, +2.0]"
+        report.difference_text(Difference(1.0, -0.5, 2.0, 0.2), "{:+.1f}") == "? +1.0 [-0.5, +2.0]"
     )
     clear = Difference(1.0, 0.5, 2.0, 0.001)
     assert report.difference_text(clear, "{:+.1f}") == "+1.0 [+0.5, +2.0]"
@@ -25,7 +25,7 @@ def test_a_table_of_differences_corrects_for_how_many_it_makes():
     head, _, first, second, _, note = text.splitlines()
     assert head == "| input | minus | dB | PESQ |"
     assert first == "| white | GTCRN | **+2.0 [+1.0, +3.0]** | +1.0 [+0.1, +2.0] |"
-    assert second == "| pink | GTCRN | = +0.1 [-1.0, +1.0] | +1.0 [+0.1, +2.0] |"
+    assert second == "| pink | GTCRN | ? +0.1 [-1.0, +1.0] | +1.0 [+0.1, +2.0] |"
     assert note.startswith("4 comparisons: 3 told apart one by one, 1 of them in all together")
 
 
