@@ -163,14 +163,14 @@ def speed(args) -> None:
 
 
 def recognise(args) -> None:
-    from experiments.recognise import SHORT, hear_test, hear_validation
+    from experiments.recognise import IN_SHORT, hear_test, hear_validation
     from helpers.evaluation import asr
 
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = (args.out or OUTPUT / name).with_suffix(".csv")
     table, recordings = corpus_and_noise(path)
     in_full = args.validation or args.peers or args.specialist
-    names, missing = asr.installed(besides=SHORT if in_full else ())
+    names, missing = asr.installed(besides=IN_SHORT if in_full else ())
     print(*missing, sep="\n", end="\n" if missing else "")
     with tasks_on(args.cluster):
         if args.validation:

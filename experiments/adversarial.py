@@ -669,7 +669,7 @@ def hear(path: Path, table: pd.DataFrame, entries: list[Entry], seed: int) -> pd
         for one in entries
         if one.seed == seed
     }
-    names = asr.installed(besides=recognise.SHORT)[0]
+    names = asr.installed(besides=recognise.IN_SHORT)[0]
     parts = [
         recognise.Part(name, conditions.WHITE, *named)
         for name, named in itertools.product(names, heard.items())

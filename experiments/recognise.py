@@ -81,15 +81,26 @@ OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
 PEERS = ("GTCRN",)  # heard there too
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
-SHORT = {  # recognisers that hear MAIN only, and on these inputs only
-    "Whisper base": (
-        Condition("white", snr_db=-15.0),
-        Condition("pink", 2_500, 7_000, 0.0),
-        Condition("recorded", 0, 8_000, 5.0),
-        Condition("none"),
+LOUD, PINK, WIDE, CLEAN = (
+    Condition("white", snr_db=-15.0),
+    Condition("pink", 2_500, 7_000, 0.0),
+    Condition("recorded", 0, 8_000, 5.0),
+    Condition("none"),
+)
+INPUTS = {  # of recognisers that do not hear all of CONDITIONS and RECORDINGS
+    "Whisper tiny.en": (
+        *(LOUD, PINK, WIDE, CLEAN),
+        Condition("recorded", 3_000, 8_000, 0.0),
+        Condition("white", snr_db=0.0),
+        Condition("inverter", snr_db=0.0),
+        Condition("pink", 2_000, 8_000, 0.0),
+        Condition("white", snr_db=10.0),
+        Condition("recorded", 0, 8_000, 0.0),
     ),
-    "hama (phonemes)": (Condition("pink", 2_500, 7_000, 0.0), Condition("none")),
+    "Whisper base": (LOUD, PINK, WIDE, CLEAN),
+    "hama (phonemes)": (PINK, CLEAN),
 }
+IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +193,9 @@ def hear_validation(
     """Recognisers on validation speech, by `hear_all`: systems "mix 0.25", "limit 10 dB", ...
 
     MIXES and LIMITS_DB on TO_MIX and, with MORE_UTTERANCES, on TO_SPARE; the input and the model
-    on TO_GATE; MIXES on WHOLE_BAND. `names`: of the recognisers; those of SHORT hear nothing.
+    on TO_GATE; MIXES on WHOLE_BAND. `names`: of the recognisers; those IN_SHORT hear nothing.
     """
-    names = [name for name in names if name not in SHORT]
+    names = [name for name in names if name not in IN_SHORT]
     files = tuple(noise.recorded_files(noise_folder, "validation"))
     entry = evaluate.trained(METHOD)
     mixes = {f"mix {mix:g}": mixed(entry, mix) for mix in MIXES}
@@ -214,22 +225,22 @@ def hear_test(
     with_peers: bool = False,
     specialist: Path | None = None,
 ) -> pd.DataFrame:
-    """Word errors on the test and *other* speakers, by `hear_all`, on CONDITIONS.
+    """Word errors on the test and *other* speakers, by `hear_all`.
 
-    MAIN, on RECORDINGS too, METHOD on noise over the whole band, then on MIXED the mix of
-    CHOSEN_MIX, and by WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS the OTHERS. `with_peers`:
-    PEERS there instead, whose environment must be the one that runs. `specialist`: the model of
-    this folder instead, on TO_ORACLE. `names`: of the recognisers; those of SHORT hear as it says.
-    Raises models.WeightsError where that folder holds no weights.
+    MAIN on CONDITIONS and RECORDINGS, or on INPUTS. All but those IN_SHORT also METHOD on OVER_ALL
+    and on MIXED the mix of CHOSEN_MIX; WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS OTHERS.
+    `names`: of the recognisers. `with_peers`: PEERS on TO_OTHERS instead, whose environment must be
+    the one that runs. `specialist`: the model of this folder instead, on TO_ORACLE. Raises
+    models.WeightsError where that folder holds no weights.
     """
-    in_short = {name: SHORT[name] for name in names if name in SHORT}
-    names = [name for name in names if name not in SHORT]
+    to_main = [(name, INPUTS.get(name, CONDITIONS + RECORDINGS)) for name in names]
+    names = [name for name in names if name not in IN_SHORT]
     with_others = [name for name in names if name in WITH_OTHERS]
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = evaluate.peer_entries() if with_peers else evaluate.course_entries()
 
-    def every(those, inputs=CONDITIONS, names=names):
+    def every(those, inputs, names=names):
         cells = itertools.product(names, conditions.possible(inputs, files), those)
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
@@ -247,11 +258,10 @@ def hear_test(
         if name in names
     ]
     parts = [
-        *every(MAIN, (*CONDITIONS, *RECORDINGS)),
+        *(part for name, inputs in to_main for part in every(MAIN, inputs, [name])),
         *every((METHOD,), OVER_ALL),
         *mixes,
         *every((ORACLE,), TO_ORACLE, with_others),
         *every(OTHERS, TO_OTHERS, with_others),
-        *(part for name, inputs in in_short.items() for part in every(MAIN, inputs, [name])),
     ]
     return hear_all(path, utterances, parts, files)

@@ -330,7 +330,8 @@ def test_a_slow_recogniser_hears_what_the_tables_show_and_no_more(stub, monkeypa
     monkeypatch.setattr(evaluate, "peer_entries", lambda: {"GTCRN": entries["noisy"]})
     monkeypatch.setattr(evaluate, "trained", {recognise.METHOD: entries["noisy"]}.get)
     monkeypatch.setattr(recognise, "CHOSEN_MIX", {"stub": 0.5})
-    monkeypatch.setattr(recognise, "SHORT", {"stub": recognise.CONDITIONS[:2]})
+    monkeypatch.setattr(recognise, "IN_SHORT", ("stub",))
+    monkeypatch.setattr(recognise, "INPUTS", {"stub": recognise.CONDITIONS[:2]})
     monkeypatch.setattr(recognise, "WITH_OTHERS", ("stub",))
     table = corpus.read_corpus(SAMPLE)
     rows = recognise.hear_test(tmp_path / "rows.csv", table, None, ["stub"])
@@ -361,7 +362,7 @@ def test_a_recogniser_of_phonemes_is_scored_in_phonemes():
     entry = evaluate.simple("noisy")
     hearing = [Part(name, Condition("none"), "noisy", entry).hear for name in asr.PACKAGES]
     assert hearing == [*[word_errors.hear] * 3, word_errors.hear_phonemes]
-    assert set(recognise.SHORT) <= set(asr.PACKAGES)
+    assert set(recognise.IN_SHORT) <= set(asr.PACKAGES)
     assert not set(asr.PACKAGES) & set(asr.OTHER_PACKAGES)
     assert set(asr.RECOGNISERS) == {*asr.PACKAGES, *asr.OTHER_PACKAGES}
 
