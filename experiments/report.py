@@ -99,7 +99,7 @@ def readme_words(heard: pd.DataFrame) -> str:
     """Words wrong by each recogniser of words on HEARD: noisy, low-pass and default."""
     names = {"noisy": "noisy", "low-pass": "low-pass", DEFAULT: ROWS[DEFAULT]}
     here = heard[heard.input.isin(HEARD) & heard.system.isin(names)]
-    here = here[~here.recogniser.isin(asr.OF_PHONEMES)]
+    here = here[here.recogniser.isin(set(asr.PACKAGES) - set(asr.OF_PHONEMES))]
     found = word_errors.error_rates(here, ["input", "recogniser", "system"], "wer")
     found["text"] = tables.interval_column(found, "wer", "{:.0f}")
     wide = found.pivot_table("text", ["recogniser", "system"], "input", "first", sort=False)
