@@ -255,7 +255,7 @@ def load_rows(path: Path) -> pd.DataFrame:
     """Rows that `save_table` wrote, to five digits."""
     texts = ("utterance", "speaker", "reason", "version", "part", "source")
     rows = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
-    return rows.assign(source=sources_of(rows)).fillna({"reason": ""})
+    return rows.fillna({"reason": "", "source": ""})
 
 
 def load_results(folder: Path = store.RESULTS) -> pd.DataFrame:

@@ -158,7 +158,7 @@ def read_heard(path: Path) -> pd.DataFrame:
     """The rows of a file of results; a recogniser that heard nothing heard ""."""
     texts = ("utterance", "speaker", "heard", "version", "part", "source")
     rows = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
-    return rows.assign(source=tables.sources_of(rows)).fillna({"heard": "", "version": ""})
+    return rows.fillna({"heard": "", "version": "", "source": ""})
 
 
 def load_heard(path: Path) -> pd.DataFrame:
