@@ -6,6 +6,7 @@ was stopped goes on, and after a training only the trained model is heard again.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -129,21 +130,24 @@ class Part:
             "noisy": facts_of_spread(self.condition, conditions.SEED, files),
         }
 
+    def rows(self, utterances: pd.DataFrame, files) -> pd.DataFrame:
+        """What it hears: the rows of `word_errors.hear`, `source`, and `version` of the system."""
+
+        def hear(share: conditions.Share) -> pd.DataFrame:
+            clips, system = share.utterances, self.entry.system
+            return self.hear(
+                self.recogniser, clips, share.condition, self.system, system, share.files
+            )
+
+        heard = evaluate.spread(utterances, self.condition, files, hear)
+        return heard.assign(version=self.entry.version[:12])
+
 
 def hear_all(path: Path, utterances: pd.DataFrame, parts: Iterable[Part], files=()) -> pd.DataFrame:
     """Rows of every part: those that the CSV `path` has are kept, the others made and added."""
     rows = pd.DataFrame()
     for part in tqdm(list(parts), "parts", disable=None):
-
-        def hear(share: conditions.Share, part=part) -> pd.DataFrame:
-            clips = share.utterances, share.condition
-            system = part.system, part.entry.system
-            return part.hear(part.recogniser, *clips, *system, share.files)
-
-        def make(part=part, hear=hear):
-            heard = evaluate.spread(utterances, part.condition, files, hear)
-            return heard.assign(version=part.entry.version[:12])
-
+        make = functools.partial(part.rows, utterances, files)
         rows = kept_rows(path, part.columns, part.facts(utterances, files), make)
     return rows
 
