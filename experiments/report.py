@@ -250,6 +250,7 @@ def word_error_table(rows: pd.DataFrame, name: str) -> str:
     rows = rows[rows.recogniser == name]
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
     wide = wer.pivot_table("wer", "input", "system", sort=False)[["noisy", "low-pass", DEFAULT]]
+    wide = wide.dropna()  # inputs that it heard behind all three
     changes = {other: changes_of(rows, other) for other in ("noisy", "low-pass")}
     both = pd.concat(changes)
     both["text"] = change_texts(both, tables.holm(both.p))
