@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist design phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -85,6 +85,11 @@ specialist: $(READY) ## train on the held-out noise alone, to see what knowing i
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
 	$(BIN)/python -m experiments train specialist
 	$(BIN)/python -m experiments recognise --specialist data/runs/specialist --out data/results/recognition
+
+design: $(READY) ## train a peer's network and ours on the same noise, resumable, and score them
+	$(BIN)/python -m experiments train peer_architecture
+	$(BIN)/python -m experiments train fresh
+	$(BIN)/python -m experiments design --out data/results/design
 
 phonemes: $(READY) ## train a phoneme recogniser on clean, noisy and denoised speech, resumable
 	$(BIN)/python -m experiments phonemes --out data/results/phonemes

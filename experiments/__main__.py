@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     add_out(sub, "test", "peers")
     add_cluster(sub)
 
+    sub = experiment("design", design, "A peer's network and ours, trained on the same noise.")
+    add_out(sub, "design")
+
     sub = experiment("speed", speed, "CPU speed of every system, on a machine that rests.")
     sub.add_argument("--peers", action="store_true", help="the installed denoisers instead")
     add_out(sub, "speed")
@@ -152,6 +155,15 @@ def evaluate(args) -> None:
     with tasks_on(args.cluster):
         tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
+
+
+def design(args) -> None:
+    from experiments.design import compare_designs
+    from helpers.evaluation import tables
+
+    out = args.out or OUTPUT / "design"
+    rows = compare_designs(out.with_suffix(".csv"), *corpus_and_noise(out))
+    print(tables.save_rows(rows, out))
 
 
 def speed(args) -> None:

@@ -88,33 +88,45 @@ def code_of_peer(name: str) -> str:
 def evaluate_all(
     path: Path, table: pd.DataFrame, noise_folder: Path | None, with_peers: bool = False
 ) -> pd.DataFrame:
+    """Score the course's systems by the protocol, or `with_peers` the peers, by `score_all`.
+
+    `is_scored` says which ones on what. Without recorded noise (None) its conditions are left out.
+    """
+    entries = peer_entries() if with_peers else course_entries()
+    every = [*conditions.FOR_ALL.values(), FOR_PEERS]
+    every = every if with_peers else list(conditions.CONDITIONS.values())
+    wanted = {
+        condition: {name: entry for name, entry in entries.items() if is_scored(name, condition)}
+        for condition in every
+    }
+    return score_all(path, table, noise_folder, wanted)
+
+
+def score_all(
+    path: Path,
+    table: pd.DataFrame,
+    noise_folder: Path | None,
+    wanted: Mapping[Condition, Mapping[str, Entry]],
+) -> pd.DataFrame:
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
     The CSV `path` grows part by part and is put in the order of tables at the end.
-    `table`: of `corpus.read_corpus`. Without recorded noise (None) its conditions are left out.
-    `with_peers`: the peers, instead of the course's systems; `is_scored` says where. The rows are
-    those of `scoring.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
+    `table`: of `corpus.read_corpus`. `wanted`: the systems on each condition. The rows are those of
+    `scoring.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
     utterances a split and two conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
-    every = [*conditions.FOR_ALL.values(), FOR_PEERS]
-    every = every if with_peers else list(conditions.CONDITIONS.values())
-    inputs = conditions.possible(every[: size(None, 2)], files)
-    entries = peer_entries() if with_peers else course_entries()
-    wanted = {
-        condition: {name: entry for name, entry in entries.items() if is_scored(name, condition)}
-        for condition in inputs
-    }
+    inputs = conditions.possible(list(wanted)[: size(None, 2)], files)
     for condition in tqdm(inputs, "conditions", disable=None):
         score_parts(path, utterances, condition, wanted[condition], files)
     rows = tables.load_rows(path)
     parts = [
         here[here.system == name]
-        for condition, those in wanted.items()
+        for condition in inputs
         for here in [conditions.rows_of(rows, condition)]
-        for name in those
+        for name in wanted[condition]
     ]
     return pd.concat(parts, ignore_index=True)
 

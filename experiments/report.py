@@ -234,6 +234,33 @@ def by_source(rows: pd.DataFrame) -> str:
     return verdict_table(lines, forms, "input", "category", "clips", "speakers")
 
 
+def shared_table(rows: pd.DataFrame, names: list[str], inputs: Mapping[str, Condition]) -> str:
+    """SI-SDR and PESQ of some systems, one column an input, with intervals."""
+    heads, columns = [COLUMNS[name][0] for name in ("si_sdr", "pesq")], {}
+    for title, condition in inputs.items():
+        here = conditions.rows_of(rows, condition)
+        found = tables.interval_table(here[here.system.isin(names)], COLUMNS)
+        columns[title] = found[heads].agg("<br>".join, axis=1)
+    return markdown(pd.DataFrame(columns).loc[names], ", ".join(heads))
+
+
+def design_tables(rows: pd.DataFrame) -> dict[str, str]:
+    """What the noise of the training gives, what the network, and what more hours of it."""
+    trained = tables.load_rows(RESULTS / "design.csv")
+    rows = pd.concat([rows, trained])
+    peer, ours = trained.system.unique()
+    lines = {}
+    for title, condition in conditions.NOISES.items():
+        here = conditions.rows_of(rows, condition)
+        for system, rival in ((peer, "DTLN"), (ours, peer), ("spectrogram", ours)):
+            lines[title, system, rival] = differences(here, system, {rival: rival})[rival]
+    names = ["noisy", "low-pass", "DTLN", peer, ours, "spectrogram", "oracle PSM"]
+    return {
+        "design": shared_table(rows, names, conditions.NOISES),
+        "against_design": verdict_table(lines, dict(FORMS.values()), "input", "system", "minus"),
+    }
+
+
 def clean_input(rows: pd.DataFrame) -> str:
     """What the models and the default do to speech without noise."""
     here = conditions.rows_of(rows, conditions.CLEAN)
@@ -340,6 +367,7 @@ def results_page() -> str:
         bright=on_bright(rows),
         bright_scores=score_tables(rows, conditions.BRIGHT_RECORDINGS),
         sources=by_source(rows),
+        **design_tables(rows),
         **real_tables(),
         n_heard=heard.utterance.nunique(),
         words=words,
