@@ -169,6 +169,19 @@ def test_the_default_is_level_with_the_model_where_it_is_made_for(results):
             assert mean >= least, (title, metric)
 
 
+def test_noise_and_network_give_decibels_and_more_hours_about_one(results):
+    trained = tables.load_rows(RESULTS / "design.csv")
+    rows = pd.concat([tables.load_results(), trained])
+    peer, ours = trained.system.unique()
+    pairs = {"noise": (peer, "DTLN"), "network": (ours, peer), "hours": ("spectrogram", ours)}
+    for title, condition in conditions.NOISES.items():
+        here = conditions.rows_of(rows, condition)
+        gain = {name: tables.paired(here, *pair, "si_sdr")[0] for name, pair in pairs.items()}
+        assert gain["network"] > 1.5, title
+        assert 0.3 < gain["hours"] < 1.5, title
+        assert gain["noise"] > 2.5 if condition.low else gain["noise"] < -3, title
+
+
 def test_recordings_with_more_than_noise_gain_and_none_loses(results):
     for title, condition in conditions.RECORDINGS.items():
         here = conditions.rows_of(results[0], condition)
