@@ -89,7 +89,7 @@ LOUD, PINK, WIDE, CLEAN = (
     Condition("none"),
 )
 INPUTS = {  # of recognisers that do not hear all of CONDITIONS and RECORDINGS
-    "Whisper base": (LOUD, PINK, WIDE, CLEAN, *CONDITIONS[:3]),
+    "Whisper base": (LOUD, PINK, WIDE, CLEAN, *CONDITIONS[:4]),
     "hama (phonemes)": (PINK, CLEAN),
 }
 IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more
