@@ -28,9 +28,9 @@ def entries() -> dict[str, Entry]:
     """The systems of `steps`. Raises models.WeightsError where a training was not finished."""
     found = {}
     for name, step in steps().items():
-        path = models.weights_path(step.plan.method, step.out)
-        if not path.exists():
-            raise models.WeightsError(f"{path}: missing; run `make design`")
+        if not step.is_done:
+            path = models.weights_path(step.plan.method, step.out)
+            raise models.WeightsError(f"{path}: not trained to the end; run `make design`")
         found[name] = evaluate.trained(step.plan.method, step.out)
     return found
 

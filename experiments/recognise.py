@@ -66,8 +66,9 @@ CONDITIONS = (  # those first for which most is expected of the models
     Condition("pink", 2_500, 7_000, 0.0),
     Condition("recorded", 3_000, 8_000, 0.0),
 )
+# noise over the whole band, where the model alone may do more
 OVER_ALL = tuple(one for one in CONDITIONS if one.kind == "recorded" and one.low == 0)
-MIXED = (  # of them, those on which a mix that was chosen is reported
+MIXED = (  # of CONDITIONS those on which a mix that was chosen is reported
     Condition("white", snr_db=0.0),
     Condition("recorded", 0, 8_000, 5.0),
 )
@@ -77,19 +78,18 @@ RECORDINGS = (
     Condition("pink", 2_000, 8_000, 0.0),
 )
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
-MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD on OVER_ALL, where it does more
+MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD on OVER_ALL
 OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
 PEERS = ("GTCRN",)  # heard there too
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
-LOUD, PINK, WIDE, CLEAN = (
-    Condition("white", snr_db=-15.0),
+PINK, WIDE, CLEAN = (
     Condition("pink", 2_500, 7_000, 0.0),
     Condition("recorded", 0, 8_000, 5.0),
     Condition("none"),
 )
 INPUTS = {  # of recognisers that do not hear all of CONDITIONS and RECORDINGS
-    "Whisper base": (LOUD, PINK, WIDE, CLEAN, *CONDITIONS[:4]),
+    "Whisper base": (*CONDITIONS[:5], PINK, WIDE, CLEAN),
     "hama (phonemes)": (PINK, CLEAN),
 }
 IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more

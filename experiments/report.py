@@ -62,12 +62,15 @@ def readme_table(rows: pd.DataFrame) -> str:
         here = conditions.rows_of(rows, conditions.NOISES[title])
         peer = best_peer(here)
         best.add(peer)
-        named = here[here.system.isin([*ROWS, peer])]
-        found = tables.interval_table(named, COLUMNS).rename(index={peer: BEST})
-        heads = [COLUMNS[name][0] for name in ("si_sdr", "pesq")]
-        columns[title] = found[heads[0]] + "<br>" + found[heads[1]]
+        columns[title] = both_scores(here, [*ROWS, peer]).rename(index={peer: BEST})
     names = ROWS | {BEST: f"{BEST}: {', '.join(sorted(best))}"}
     return markdown(pd.DataFrame(columns).loc[list(ROWS)].rename(index=names), "SI-SDR (dB), PESQ")
+
+
+def both_scores(rows: pd.DataFrame, names: list[str]) -> pd.Series:
+    """SI-SDR and PESQ of some systems on one input, one above the other, with intervals."""
+    found = tables.interval_table(rows[rows.system.isin(names)], COLUMNS)
+    return found[[COLUMNS[name][0] for name in ("si_sdr", "pesq")]].agg("<br>".join, axis=1)
 
 
 def with_report(readme: str, parts: dict[str, str]) -> str:
@@ -234,29 +237,20 @@ def by_source(rows: pd.DataFrame) -> str:
     return verdict_table(lines, forms, "input", "category", "clips", "speakers")
 
 
-def shared_table(rows: pd.DataFrame, names: list[str], inputs: Mapping[str, Condition]) -> str:
-    """SI-SDR and PESQ of some systems, one column an input, with intervals."""
-    heads, columns = [COLUMNS[name][0] for name in ("si_sdr", "pesq")], {}
-    for title, condition in inputs.items():
-        here = conditions.rows_of(rows, condition)
-        found = tables.interval_table(here[here.system.isin(names)], COLUMNS)
-        columns[title] = found[heads].agg("<br>".join, axis=1)
-    return markdown(pd.DataFrame(columns).loc[names], ", ".join(heads))
-
-
 def design_tables(rows: pd.DataFrame) -> dict[str, str]:
     """What the noise of the training gives, what the network, and what more hours of it."""
     trained = tables.load_rows(RESULTS / "design.csv")
     rows = pd.concat([rows, trained])
     peer, ours = trained.system.unique()
-    lines = {}
+    names = ["noisy", "low-pass", "DTLN", peer, ours, "spectrogram", "oracle PSM"]
+    columns, lines = {}, {}
     for title, condition in conditions.NOISES.items():
         here = conditions.rows_of(rows, condition)
+        columns[title] = both_scores(here, names)
         for system, rival in ((peer, "DTLN"), (ours, peer), ("spectrogram", ours)):
             lines[title, system, rival] = differences(here, system, {rival: rival})[rival]
-    names = ["noisy", "low-pass", "DTLN", peer, ours, "spectrogram", "oracle PSM"]
     return {
-        "design": shared_table(rows, names, conditions.NOISES),
+        "design": markdown(pd.DataFrame(columns).loc[names], "SI-SDR (dB), PESQ"),
         "against_design": verdict_table(lines, dict(FORMS.values()), "input", "system", "minus"),
     }
 
