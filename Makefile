@@ -74,7 +74,7 @@ speed: $(READY) .venv-peers/.ready ## CPU speed of every system in one run, a mi
 	$(BIN)/python -m experiments speed --out data/results/speed
 	.venv-peers/bin/python -m experiments speed --peers --out data/results/speed
 
-recognition: $(READY) .venv-peers/.ready ## word errors of four recognisers, resumable, into data/results
+recognition: $(READY) .venv-peers/.ready ## errors of four recognisers, resumable, into data/results
 	$(BIN)/python -m pip install -q -r requirements-asr.txt
 	$(BIN)/python -m experiments recognise --validation --out data/results/recognition_validation
 	$(BIN)/python -m experiments recognise --out data/results/recognition

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from helpers.command import new_parser, run_command, tasks_on
 from helpers.quick import QUICK
-from helpers.store import RESULTS, check_place, shown
+from helpers.store import RESULTS, check_place, shown, with_ending
 
 OUTPUT = Path("output")  # of a run that names no other place
 ADVERSARIAL = (
@@ -151,7 +151,7 @@ def evaluate(args) -> None:
     from helpers.evaluation import tables
 
     out = args.out or OUTPUT / ("peers" if args.peers else "test")
-    path = out.with_suffix(".csv")
+    path = with_ending(out, ".csv")
     with tasks_on(args.cluster):
         tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
@@ -162,7 +162,7 @@ def design(args) -> None:
     from helpers.evaluation import tables
 
     out = args.out or OUTPUT / "design"
-    rows = compare_designs(out.with_suffix(".csv"), *corpus_and_noise(out))
+    rows = compare_designs(with_ending(out, ".csv"), *corpus_and_noise(out))
     print(tables.save_rows(rows, out))
 
 
@@ -171,7 +171,7 @@ def speed(args) -> None:
 
     out = args.out or OUTPUT / "speed"
     table, _ = corpus_and_noise(out)
-    print(speeds(out.with_suffix(".csv"), table, args.peers).to_string(index=False))
+    print(speeds(with_ending(out, ".csv"), table, args.peers).to_string(index=False))
 
 
 def recognise(args) -> None:
@@ -179,7 +179,7 @@ def recognise(args) -> None:
     from helpers.evaluation import asr
 
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
-    path = (args.out or OUTPUT / name).with_suffix(".csv")
+    path = with_ending(args.out or OUTPUT / name, ".csv")
     table, recordings = corpus_and_noise(path)
     in_full = args.validation or args.peers or args.specialist
     names, missing = asr.installed(besides=IN_SHORT if in_full else ())

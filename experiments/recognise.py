@@ -78,21 +78,15 @@ RECORDINGS = (
     Condition("pink", 2_000, 8_000, 0.0),
 )
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
-MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD on OVER_ALL
+MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD too on OVER_ALL
 OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
 PEERS = ("GTCRN",)  # heard there too
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
-PINK, WIDE, CLEAN = (
-    Condition("pink", 2_500, 7_000, 0.0),
-    Condition("recorded", 0, 8_000, 5.0),
-    Condition("none"),
-)
 INPUTS = {  # of recognisers that do not hear all of CONDITIONS and RECORDINGS
-    "Whisper base": (*CONDITIONS[:5], PINK, WIDE, CLEAN),
-    "hama (phonemes)": (PINK, CLEAN),
+    "hama (phonemes)": (Condition("pink", 2_500, 7_000, 0.0), Condition("none")),
 }
-IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that hear MAIN, no more
+IN_SHORT = ("Whisper base", "hama (phonemes)")  # recognisers that take hours: no validation, no mix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,20 +216,18 @@ def hear_test(
 ) -> pd.DataFrame:
     """Word errors on the test and *other* speakers, by `hear_all`.
 
-    MAIN on CONDITIONS and RECORDINGS, or on INPUTS. All but those IN_SHORT also METHOD on OVER_ALL
-    and on MIXED the mix of CHOSEN_MIX; WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS OTHERS.
+    MAIN on CONDITIONS and RECORDINGS, or on INPUTS; METHOD on those of them that are OVER_ALL. The
+    mix of CHOSEN_MIX on MIXED; WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS OTHERS.
     `names`: of the recognisers. `with_peers`: PEERS on TO_OTHERS instead, whose environment must be
     the one that runs. `specialist`: the model of this folder instead, on TO_ORACLE. Raises
     models.WeightsError where that folder holds no weights.
     """
-    to_main = [(name, INPUTS.get(name, CONDITIONS + RECORDINGS)) for name in names]
-    names = [name for name in names if name not in IN_SHORT]
     with_others = [name for name in names if name in WITH_OTHERS]
     utterances = choose(table, ("test", "other"), UTTERANCES)
     files = tuple(noise.recorded_files(noise_folder, "test"))
     entries = evaluate.peer_entries() if with_peers else evaluate.course_entries()
 
-    def every(those, inputs, names=names):
+    def every(those, inputs, names):
         cells = itertools.product(names, conditions.possible(inputs, files), those)
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
@@ -245,18 +237,14 @@ def hear_test(
         entries[SPECIALIST] = evaluate.trained(METHOD, specialist)
         parts = every((SPECIALIST,), TO_ORACLE, with_others)
         return hear_all(path, utterances, parts, files)
-    mixes = [
-        Part(name, condition, f"mix {mix:g}", mixed(entries[METHOD], mix))
-        for (name, mix), condition in itertools.product(
-            CHOSEN_MIX.items(), conditions.possible(MIXED, files)
-        )
-        if name in names
-    ]
-    parts = [
-        *(part for name, inputs in to_main for part in every(MAIN, inputs, [name])),
-        *every((METHOD,), OVER_ALL),
-        *mixes,
-        *every((ORACLE,), TO_ORACLE, with_others),
-        *every(OTHERS, TO_OTHERS, with_others),
-    ]
+    parts = []
+    for name in names:
+        inputs = INPUTS.get(name, CONDITIONS + RECORDINGS)
+        parts += every(MAIN, inputs, [name])
+        parts += every((METHOD,), [one for one in inputs if one in OVER_ALL], [name])
+    for name, mix in CHOSEN_MIX.items():
+        entries[f"mix {mix:g}"] = mixed(entries[METHOD], mix)
+        parts += every((f"mix {mix:g}",), MIXED, [name] if name in names else [])
+    parts += every((ORACLE,), TO_ORACLE, with_others)
+    parts += every(OTHERS, TO_OTHERS, with_others)
     return hear_all(path, utterances, parts, files)

@@ -414,7 +414,7 @@ def score(args) -> int:
     rows = scoring.evaluate(utterances, conditions, heard, args.seed, files)
     print(tables.table_text(rows))
     tables.save_or_keep(rows, args.out)
-    print(f"\n{args.out}.csv, {args.out}.md")
+    print(f"\n{store.with_ending(args.out, '.csv')}, {store.with_ending(args.out, '.md')}")
     return 0
 
 

@@ -14,6 +14,7 @@ from helpers.reading import AudioError as AudioError
 from helpers.reading import AudioWarning as AudioWarning
 from helpers.reading import Reader as Reader
 from helpers.reading import audio_files as audio_files
+from helpers.reading import files_below as files_below
 from helpers.reading import note as note
 from helpers.reading import open_audio as open_audio
 from helpers.store import atomic_path

@@ -59,7 +59,16 @@ def spelled(path: Path) -> Path | bytes:
 
 
 def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path]:
-    """Sorted files below a folder whose endings are those of sounds, readable here or not.
+    """Sorted files below a folder whose endings are those of sounds, readable here or not: those
+    of `files_below`.
+    """
+    return files_below(folder, lambda path: path.suffix.lower() in ENDINGS, unreadable)
+
+
+def files_below(
+    folder: Path, is_wanted: Callable[[Path], bool], unreadable: list[Path] | None = None
+) -> list[Path]:
+    """Sorted files below a folder.
 
     Names that begin with a dot are left out, of files and of folders. Links to folders are
     followed, but not to one that holds them. Folders that cannot be read are put into
@@ -88,7 +97,7 @@ def audio_files(folder: Path, unreadable: list[Path] | None = None) -> list[Path
                 continue
             if os.path.isdir(path):
                 waiting.append((path, (*above, known)))
-            elif path.suffix.lower() in ENDINGS and os.path.isfile(path):
+            elif is_wanted(path) and os.path.isfile(path):
                 found.append(path)
     return sorted(found)
 

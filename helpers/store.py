@@ -49,6 +49,13 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT.parent) else str(path)
 
 
+def with_ending(path: Path, ending: str) -> Path:
+    """A path with ".csv" or ".md" behind it, in place of such an ending; other dots stay."""
+    path = Path(path)
+    name = path.stem if path.suffix in (".csv", ".md") else path.name
+    return path.with_name(name + ending)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` only when the block ends well.

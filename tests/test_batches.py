@@ -202,6 +202,19 @@ def test_the_output_below_the_input_is_no_input(nested):
     assert "deep/out/b.flac" in planned(nested, nested / "other")
     with pytest.raises(AudioError, match=r"is both input and output; choose another folder"):
         files.plan_outputs(nested, nested / "deep" / "..")
+    with pytest.raises(AudioError, match=rf"\A{nested.parent}: holds the input {nested}; choose"):
+        files.plan_outputs(nested, nested.parent)
+
+
+@pytest.mark.parametrize("command", ["denoise", "add-noise"])
+def test_an_input_is_never_overwritten(tmp_path, command, capsys):
+    sound(tmp_path / "a.flac")
+    (tmp_path / "link.flac").symlink_to(tmp_path / "a.flac")
+    before = (tmp_path / "a.flac").read_bytes()
+    for target in (tmp_path, tmp_path / "a.flac", tmp_path / "link.flac"):
+        assert main([command, str(tmp_path / "a.flac"), str(target), "--overwrite"]) == 1
+        assert "is both input and output; choose another name for OUT" in capsys.readouterr().err
+    assert (tmp_path / "a.flac").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_read_fails_alone(tmp_path, nested, monkeypatch):
@@ -485,6 +498,19 @@ def test_a_file_of_one_piece_is_what_mix_makes(tmp_path, speech, over_active, n_
     assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "whole.flac").read_bytes()
 
 
+def test_a_noisy_copy_is_what_its_name_says(tmp_path, capsys):
+    sound(tmp_path / "a.flac")
+    sf.write(tmp_path / "nine.wav", np.full((8_000, 9), 0.1), 16_000)
+    for name in ("a.flac", "nine.wav"):
+        assert main(["add-noise", str(tmp_path / name), str(tmp_path / f"of_{name[0]}.wav")]) == 0
+        assert sf.info(tmp_path / f"of_{name[0]}.wav").format == "WAV"
+    assert main(["add-noise", str(tmp_path / "a.flac"), str(tmp_path / "b.mp3")]) == 1
+    assert "end its name in .flac or .wav" in capsys.readouterr().err
+    assert main(["add-noise", str(tmp_path / "nine.wav"), str(tmp_path / "b.flac")]) == 1
+    assert "write to a .wav" in capsys.readouterr().err
+    assert not list(tmp_path.glob("b.*"))
+
+
 @pytest.mark.parametrize("over_active", [False, True])
 def test_a_file_of_many_pieces_has_the_exact_snr(tmp_path, speech, monkeypatch, over_active):
     monkeypatch.setattr(add_noise, "PIECE", 9_000)
@@ -586,6 +612,14 @@ def test_denoise_reads_a_pipe_and_writes_one(tmp_path, weights, name):
     info = sf.info(io.BytesIO(done.stdout))
     assert (info.format, info.frames, info.samplerate) == ("WAV", 20_000, 16_000)
     np.testing.assert_allclose(sf.read(io.BytesIO(done.stdout))[0], samples[:, 0], atol=2**-14)
+
+
+def test_a_folder_does_not_go_into_a_pipe(tmp_path, capfd):
+    sound(tmp_path / "in" / "a.wav")
+    assert main(["denoise", str(tmp_path / "in"), "-", "--method", "low-pass"]) == 1
+    out, err = capfd.readouterr()
+    assert not out
+    assert f"{tmp_path / 'in'}: is a folder, which no pipe can hold; name a folder" in err
 
 
 def test_a_pipe_goes_into_a_folder(tmp_path, weights):

@@ -308,6 +308,18 @@ def test_errors_are_one_line_each(denoiser, noisy, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2  # what was heard until then
 
 
+def test_a_recording_that_cannot_be_kept_ends_the_command(denoiser, noisy, tmp_path, monkeypatch):
+    def full(path, blocks, *rest, **settings):
+        next(iter(blocks))
+        raise audio.AudioError("x.flac: cannot be written (the disk is full)")
+
+    monkeypatch.setattr(live, "write_blocks", full)
+    card = Card(np.tile(noisy, 10))
+    with pytest.raises(audio.AudioError, match="the disk is full"):
+        run(denoiser, card, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_of_the_worker_ends_the_command(denoiser, noisy):
     broken = noisy.copy()
     broken[8_000] = np.nan

@@ -250,6 +250,14 @@ def test_saved_rows_come_back_as_they_were(tmp_path):
     assert tables.table_text(again) == tables.table_text(rows)
 
 
+@pytest.mark.parametrize("name", ["snr0.5", "snr0.7", "rows.csv", "rows.md"])
+def test_a_table_has_the_name_that_it_was_given(tmp_path, name):
+    rows = pd.DataFrame({"x": [1.0]})
+    stem = name.removesuffix(".csv").removesuffix(".md")
+    assert tables.save_rows(rows, tmp_path / name) == tmp_path / f"{stem}.csv"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.csv"]
+
+
 def test_snr_and_segmental_snr_by_hand():
     clean = np.concatenate([np.full(4_800, 0.5), np.full(4_800, 0.05), np.zeros(4_800)])
     denoised = clean + 0.05  # 20 dB in the loud part, 0 dB in the soft one, the pause is left out

@@ -80,6 +80,21 @@ ONTOLOGY = [
 ]
 
 
+def test_a_linked_data_set_keeps_its_metadata(tmp_path, urbansound8k):
+    (tmp_path / "AudioSet" / "clips").mkdir(parents=True)
+    (tmp_path / "AudioSet" / "eval_segments.csv").write_text(
+        SEGMENTS.replace("/m/05zppz", "/m/09x0r")
+    )
+    for name in ("--PJHxphWEs", "Y-xYTID12_4"):  # the second with a voice
+        sound(tmp_path / "AudioSet" / "clips" / f"{name}.wav")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for place in (urbansound8k, tmp_path / "AudioSet"):
+        (linked / place.name).symlink_to(place)
+    table = recordings.read_recordings(linked)
+    assert set(table.category) == {"dog_bark", "children_playing", "/m/07pb8fc"}
+
+
 def test_audioset_names_labels_and_leaves_voices_out(tmp_path):
     (tmp_path / "balanced_train_segments.csv").write_text(SEGMENTS)
     (tmp_path / "ontology.json").write_text(json.dumps(ONTOLOGY))

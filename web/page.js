@@ -220,7 +220,7 @@ function enable(on) {
 }
 
 async function openFile(file) {
-  await inTurn(stopMicrophone);
+  await stopMicrophone();
   say(`Reading ${file.name} …`);
   try {
     showClip(file.name, await decode(await file.arrayBuffer()));
@@ -242,7 +242,7 @@ async function decode(bytes) {
 
 /** A bundled voice in white noise of 4 to 8 kHz that is as loud as the voice. */
 async function openExample() {
-  await inTurn(stopMicrophone);
+  await stopMicrophone();
   say('Fetching the example …');
   try {
     const [voice] = await decode(await (await get($('denoiser').dataset.example)).arrayBuffer());
@@ -363,16 +363,17 @@ async function startMicrophone() {
     stopPlaying();
     const exact = {echoCancellation: false, noiseSuppression: false, autoGainControl: false};
     const stream = await navigator.mediaDevices.getUserMedia({audio: {...exact, channelCount: 1}});
-    worker?.terminate();
-    worker = clipShown = null;
     microphone = {stream, before: [], after: [], samples: 0, quanta: 0, ms: 0, late: 0, missing: 0};
     connectSource();
     await context.audioWorklet.addModule(engine);
     await connectModel();
+    worker?.terminate();
+    worker = clipShown = null;
     showLive();
   } catch (error) {
     microphone?.stream.getTracks().forEach(track => track.stop());
     microphone = null;
+    setGains(true); // a clip that was there can be played still
     say(error.name === 'NotAllowedError' ? 'The browser did not give the microphone; allow it beside the address.'
       : error.name === 'NotFoundError' ? 'There is no microphone.' : error.message);
   }
@@ -423,7 +424,7 @@ const underrunsOf = ({playbackStats}) => playbackStats?.underrunEvents ?? NaN;
 
 let turn = Promise.resolve();
 
-/** Do one thing after the other with the microphone, however fast they are asked for. */
+/** Do one thing after the other with files and the microphone, however fast they are asked for. */
 function inTurn(work) {
   turn = turn.then(work).catch(error => say(error.message));
   return turn;
@@ -560,10 +561,11 @@ function wav(channels) {
 /* ---- what the reader does ------------------------------------------------------------------- */
 
 $('file').onchange = () => {
-  if ($('file').files.length) openFile($('file').files[0]);
+  const [file] = $('file').files;
+  if (file) inTurn(() => openFile(file));
   $('file').value = ''; // the same file can be chosen again
 };
-$('example').onclick = openExample;
+$('example').onclick = () => inTurn(openExample);
 $('record').onclick = () => inTurn(microphone ? stopMicrophone : startMicrophone);
 $('monitor').onchange = () => setGains();
 $('play').onclick = () => playing ? stopPlaying() : play();
@@ -587,7 +589,8 @@ document.ondragleave = () => $('drop').classList.remove('over');
 document.ondrop = event => {
   event.preventDefault();
   $('drop').classList.remove('over');
-  if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
+  const [file] = event.dataTransfer.files;
+  if (file) inTurn(() => openFile(file));
 };
 
 if (inlined) {

@@ -31,9 +31,9 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     """
     paths = audio.audio_files(folder)
     found = {path: (path.parent.name, path.parent.name) for path in paths}
-    for metadata in sorted(Path(folder).rglob("UrbanSound8K.csv")):
+    for metadata in audio.files_below(folder, lambda path: path.name == "UrbanSound8K.csv"):
         found |= urbansound8k(metadata)
-    for segments in sorted(Path(folder).rglob("*_segments.csv")):
+    for segments in audio.files_below(folder, lambda path: path.name.endswith("_segments.csv")):
         labels = audioset(segments)
         for path in paths:
             match = YOUTUBE_ID.fullmatch(path.stem)
@@ -52,7 +52,7 @@ def is_too_short(path: Path) -> bool:
     try:
         with audio.open_audio(path) as reader:
             frames, sr = reader.frames, reader.samplerate
-    except audio.AudioError:
+    except (audio.AudioError, OSError):
         return False
     return frames is not None and frames < SHORTEST * sr
 

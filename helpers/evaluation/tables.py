@@ -225,7 +225,7 @@ def table_text(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]] = COLU
 def save_table(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows as `<path>.csv` and the table as `<path>.md`, replacing earlier ones."""
     save_rows(rows, path)
-    with store.atomic_path(Path(path).with_suffix(".md"), overwrite=True) as temporary:
+    with store.atomic_path(store.with_ending(path, ".md"), overwrite=True) as temporary:
         temporary.write_text(table_text(rows) + "\n", encoding="utf-8")
 
 
@@ -237,7 +237,7 @@ def save_or_keep(rows: pd.DataFrame, path: Path) -> None:
     try:
         save_table(rows, path)
     except (store.FileError, OSError) as error:
-        spare = Path(tempfile.mkdtemp(prefix="denoiser-")) / Path(path).name
+        spare = Path(tempfile.mkdtemp(prefix="denoiser-")) / store.with_ending(path, "").name
         save_table(rows, spare)
         why = f"{path}: not written ({error})"
         raise store.FileError(f"{why}; the table lies in {spare}.csv and .md, move it") from error
@@ -245,7 +245,7 @@ def save_or_keep(rows: pd.DataFrame, path: Path) -> None:
 
 def save_rows(rows: pd.DataFrame, path: Path) -> Path:
     """Write rows as `<path>.csv`, whole or not at all, replacing earlier ones; gives its path."""
-    path = Path(path).with_suffix(".csv")
+    path = store.with_ending(path, ".csv")
     with store.atomic_path(path, overwrite=True) as temporary:
         rows.to_csv(temporary, index=False, float_format="%.5g")
     return path

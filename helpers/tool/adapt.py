@@ -128,7 +128,7 @@ def check_folder(source: Path, out: Path) -> list[Path]:
     for path in tqdm(sounds, "reading", unit="file", delay=2, disable=None, leave=False):
         try:
             length, level_db = measure(path)
-        except audio.AudioError as error:
+        except (audio.AudioError, OSError) as error:
             audio.note(path, f"left out: {error}")
             continue
         if level_db < QUIETEST_DB:

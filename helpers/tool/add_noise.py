@@ -61,7 +61,8 @@ def add_noise_to_files(
     overwrite: bool = False,
     connect: Callable | None = None,
 ) -> dict:
-    """Write a noisy FLAC for a file, or for every file below a folder, and a manifest.
+    """Write a noisy FLAC for a file (or WAV, if `target` ends so), or one for every file below a
+    folder, and a manifest.
 
     The noise of a file depends on its path below `source` and on `seed` only, so the same call
     gives the same bytes, whatever else lies there. Rate and channels are kept; all channels of
@@ -108,7 +109,7 @@ def recordings_for(kind: str, folder: Path | None) -> tuple[Path, ...]:
 def noisy_row(
     file: Path, output: Path, above: Path, place: Path, setting: Setting, overwrite: bool
 ) -> dict:
-    """Write a noisy FLAC as `write_noisy` does; what the manifest says of it, whose folder `place`
+    """Write a noisy copy as `write_noisy` does; what the manifest says of it, whose folder `place`
     is, while `above` is that of the inputs."""
     names = {"file": printable(file.relative_to(above))}
     names["noisy"] = printable(output.relative_to(place))
@@ -116,12 +117,12 @@ def noisy_row(
 
 
 def write_noisy(file: Path, output: Path, name: str, setting: Setting, overwrite: bool) -> dict:
-    """Write a noisy FLAC, block by block; gives its "scale" and "sha256".
+    """Write a noisy FLAC or WAV of 16 bits, block by block; gives its "scale" and "sha256".
 
     `name` decides the noise, with the seed. An output that is there already is left alone, unless
     `overwrite`; FileError is raised where it is another than this call makes.
     """
-    blocks, sr, n_samples, n_channels = open_blocks(file)
+    blocks, sr, n_samples, n_channels = open_blocks(file, output)
     added = noise_for(n_samples, sr, noise.rng_for(name, setting.seed), setting)
     gain, scale = gains(blocks, added, sr, setting)
     if scale < 1 and not survives(blocks, scale):
@@ -130,7 +131,7 @@ def write_noisy(file: Path, output: Path, name: str, setting: Setting, overwrite
             "mend that sample or choose a higher SNR"
         )
     noisy = (mixed(block, added, gain, scale) for block in blocks())
-    kind = {"format": "FLAC", "subtype": "PCM_16", "target": output}
+    kind = {"format": output.suffix[1:].upper(), "subtype": "PCM_16", "target": output}
     with store.atomic_path(output, overwrite=True) as temporary:
         audio.write_blocks(temporary, noisy, sr, n_channels, **kind)
         sha256 = file_hash(temporary)
@@ -139,10 +140,10 @@ def write_noisy(file: Path, output: Path, name: str, setting: Setting, overwrite
     return {"scale": scale, "sha256": sha256}
 
 
-def open_blocks(file: Path) -> tuple[Blocks, int, int, int]:
+def open_blocks(file: Path, output: Path) -> tuple[Blocks, int, int, int]:
     """The blocks of a file, each `(PIECE, channels)` but the last, its rate, length and channels.
 
-    A file of one block is read once.
+    A file of one block is read once. Raises AudioError for what `output` cannot hold.
     """
 
     def read() -> Iterator[np.ndarray]:
@@ -150,7 +151,7 @@ def open_blocks(file: Path) -> tuple[Blocks, int, int, int]:
             yield from pieces(reader)
 
     with audio.open_audio(file) as reader:
-        files.check_format(reader, file, Path("any.flac"))
+        files.check_format(reader, file, output)
         sr, n_channels = reader.samplerate, reader.channels
         first, n_samples = None, 0
         for block in pieces(reader):

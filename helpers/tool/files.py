@@ -33,17 +33,22 @@ def plan_outputs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 
     What lies in `target` is no input. A sub-folder that cannot be read stands there as a file
     would, and fails. Raises AudioError for a missing path, an unreadable file, a folder without
-    audio, or one that is to be written into itself.
+    audio, or an output that is or holds the input.
     """
     source, target = Path(source), Path(target)
     if not source.is_dir():
         audio.open_audio(source).close()
         is_folder = target.is_dir() or target.suffix == ""
-        return [(source, target / f"{source.stem}.flac" if is_folder else target)]
+        output = target / f"{source.stem}.flac" if is_folder else target
+        if output.resolve() == source.resolve():
+            raise AudioError(f"{output}: is both input and output; choose another name for OUT")
+        return [(source, output)]
     if target.is_file():
         raise AudioError(f"{target}: is a file, but {source} is a folder; name a folder")
     if target.resolve() == source.resolve():
         raise AudioError(f"{target}: is both input and output; choose another folder for OUT")
+    if source.resolve().is_relative_to(target.resolve()):
+        raise AudioError(f"{target}: holds the input {source}; choose another folder for OUT")
     return [
         (f, (target / f.relative_to(source)).with_suffix(".flac"))
         for f in sounds_below(source, target)
@@ -231,8 +236,10 @@ def pipes_as_files(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
 
     What can be read only once (`-` for standard input, /dev/stdin, a named pipe) is copied before,
     because the gate may want it twice. For the target `-` what was written, a WAV, is copied to
-    standard output when the block ends well.
+    standard output when the block ends well. Raises AudioError for a folder into a pipe.
     """
+    if target == PIPE and source.is_dir():
+        raise AudioError(f"{source}: is a folder, which no pipe can hold; name a folder for OUT")
     with tempfile.TemporaryDirectory(prefix="denoiser-") as folder:
         read, written = Path(folder, "stdin"), Path(folder, "stdout.wav")
         if source == PIPE or source.is_fifo() or source.is_char_device():

@@ -155,7 +155,7 @@ def recorder(folder: Path | None) -> Iterator:
     """A function of before and after, float32 `(n,)` at 16 kHz each, that keeps both as FLAC.
 
     They are `<date>_before.flac` and `<date>_after.flac` of `folder`, and appear at the end, if
-    anything was heard. Raises FileError as `audio.write`.
+    anything was heard. Raises FileError as `audio.write`; the function does where writing failed.
     """
     if folder is None:
         yield None
@@ -173,6 +173,9 @@ def recorder(folder: Path | None) -> Iterator:
             write_blocks(temporary, until_none(first, blocks), SAMPLE_RATE, 1, **kind)
 
     def keep(before: np.ndarray, after: np.ndarray) -> None:
+        for one in writing:
+            if one.done():  # too early: the disk is full
+                one.result()
         for blocks, samples in zip(queues, (before, after), strict=True):
             blocks.put(samples[:, None])
 

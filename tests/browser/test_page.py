@@ -349,6 +349,41 @@ def test_what_is_no_sound_or_missing_is_told(open_page, tmp_path):
     assert page.is_disabled("#play")
 
 
+def test_the_file_that_was_chosen_last_is_shown(open_page, tmp_path):
+    """However long the one before it takes to be read."""
+    for name, seconds in (("first", 3.0), ("second", 1.0)):
+        sf.write(tmp_path / f"{name}.wav", voice_in_noise(seconds), 16_000)
+    page = open_page(
+        """const read = OfflineAudioContext.prototype.decodeAudioData;
+        let waits = 2000;
+        OfflineAudioContext.prototype.decodeAudioData = async function (bytes) {
+            const [sound, ms] = [await read.call(this, bytes), waits];
+            waits = 0;
+            await new Promise(done => setTimeout(done, ms));
+            return sound;
+        };"""
+    )
+    page.set_input_files("#file", tmp_path / "first.wav")
+    page.set_input_files("#file", tmp_path / "second.wav")
+    wait_for_clip(page, "second.wav")
+    page.wait_for_timeout(3_000)
+    assert page.text_content("#status").startswith("second.wav: 1.0 s")
+    assert len(saved(page, "before")) == 16_000
+
+
+def test_a_clip_stays_where_the_microphone_fails(open_page, tmp_path):
+    sf.write(tmp_path / "clip.wav", voice_in_noise(1.0), 16_000)
+    page = open_page("AudioWorklet.prototype.addModule = async () => { throw new Error('gone'); };")
+    page.set_input_files("#file", tmp_path / "clip.wav")
+    wait_for_clip(page, "clip.wav")
+    page.click("#record")
+    page.wait_for_function("() => document.getElementById('status').textContent === 'gone'")
+    page.click("#play")
+    assert page.text_content("#play") == "Pause"
+    assert page.evaluate("gains.both.gain.value") == 1
+    assert len(saved(page, "after")) == 16_000
+
+
 # --- the same in a notebook ---------------------------------------------------------------------
 
 RUN_ALL = """async () => {
