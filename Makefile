@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-live test-distributed test-site lab notebooks site results peers speed recognition specialist design phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-optional test-live test-distributed test-site lab notebooks site results peers speed recognition specialist design phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -35,6 +35,10 @@ test-browser: $(READY) ## the widgets in a real JupyterLab in headless Chromium 
 
 test-light: $(READY) ## the light part alone, in an empty environment: half a minute and the network
 	$(call stage,light,$(BIN)/python -m pytest tests/light)
+
+test-optional: $(READY) ## the recognisers and file formats that `make test` leaves out: installs and tests them, two minutes
+	$(BIN)/python -m pip install -q -r requirements-asr.txt -r requirements-formats.txt
+	$(call stage,optional,$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_recognition.py tests/test_reading.py)
 
 test-live: $(READY) ## `denoiser live` between two sound cards of PulseAudio, and its latency: a minute
 	@command -v pulseaudio > /dev/null && command -v parec > /dev/null || { echo \

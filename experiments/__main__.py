@@ -124,8 +124,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def out_path(text: str) -> Path:
-    """Where results go. Raises ArgumentTypeError for the committed ones in a quick run."""
-    path = Path(text)
+    """Where results go, without ending. Raises ArgumentTypeError for the committed ones in a quick
+    run."""
+    path = with_ending(Path(text), "")
     if QUICK and path.resolve().is_relative_to(RESULTS):
         raise argparse.ArgumentTypeError(
             f"{text}: DENOISER_QUICK is set, and a quick run would replace full results; "
@@ -137,13 +138,33 @@ def out_path(text: str) -> Path:
 def corpus_and_noise(out: Path) -> tuple:
     """The table of utterances and the folder of recorded noise; the choice is printed.
 
-    Raises PlaceError, before all work, where `out` cannot be written.
+    Raises, before all work, PlaceError where `out` cannot be written, and ValueError where its
+    table is of other speech or noise, which today's would replace in part.
     """
     from helpers.data import corpus
 
     check_place(out)
+    table = corpus.read_corpus(corpus.find_corpus(verbose=True))
+    folder = corpus.find_noise(verbose=True)
+    check_rows(with_ending(out, ".csv"), table, folder)
+    return table, folder
 
-    return corpus.read_corpus(corpus.find_corpus(verbose=True)), corpus.find_noise(verbose=True)
+
+def check_rows(path: Path, table, noise_folder: Path | None) -> None:
+    """Raise ValueError where a table has utterances, or recorded noise, that are not found here."""
+    if not path.exists():
+        return
+    import pandas as pd
+
+    rows = pd.read_csv(path, dtype=str)
+    names = set(rows.get("utterance", ())) - set(table.utterance)
+    is_recorded = rows.get("kind", pd.Series(dtype=str)).str.contains("recorded", na=False)
+    if names or (is_recorded.any() and noise_folder is None):
+        what = "speech" if names else "recorded noise"
+        raise ValueError(
+            f"{path}: was made of {what} that is not here; name another place, for example "
+            f"`--out {shown(OUTPUT / path.stem)}`, or bring the data (data/README.md)"
+        )
 
 
 def evaluate(args) -> None:

@@ -157,7 +157,9 @@ def score_all(
                 "measure": [n_visqol, store.code(score, told=told)],
                 "system": [entry.row, entry.version],
             }
-            rows = kept_rows(path.with_suffix(".csv"), entry.row | condition.row, facts, make)
+            rows = kept_rows(
+                store.with_ending(path, ".csv"), entry.row | condition.row, facts, make
+            )
     return rows
 
 
@@ -689,8 +691,8 @@ def add_curves(path: Path, new: pd.DataFrame) -> None:
     names = ["system", "weight", "seed"]
     new = new.reindex(columns=[*names, *new.columns.drop(names, errors="ignore")])
     with store.alone(path, wait=True):
-        if path.with_suffix(".csv").exists():
-            old = pd.read_csv(path.with_suffix(".csv"))
+        if (csv := store.with_ending(path, ".csv")).exists():
+            old = pd.read_csv(csv)
             again = old.set_index(names).index.isin(new.set_index(names).index)
             new = pd.concat([old[~again], new])
         tables.save_rows(new, path)

@@ -49,13 +49,19 @@ def duration(seconds: float) -> str:
     return f"{10 * math.ceil(seconds / 10)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
+def all_notebooks() -> list[Path]:
+    """Chapters, appendices and solutions, without the copies that JupyterLab keeps of them."""
+    found = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
+    return [path for path in found if ".ipynb_checkpoints" not in path.parts]
+
+
 def execute_notebooks(names: list[str]) -> None:
     """Execute these notebooks, or all, one after the other.
 
     Each one's seconds are printed, and written into its first cell.
     """
     os.environ.pop("DENOISER_QUICK", None)
-    for path in map(Path, names or sorted(map(str, (ROOT / "notebooks").rglob("[0-9]*.ipynb")))):
+    for path in map(Path, names or all_notebooks()):
         start = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
         client = nbclient.NotebookClient(

@@ -121,7 +121,7 @@ class Part:
             "system": [self.system, self.entry.version, self.entry.code],
             "clips": facts_of_clips(utterances),
             "noisy": facts_of_spread(self.condition, conditions.SEED, files),
-        }
+        } | asr.facts_of_choice(self.recogniser)
 
     def rows(self, utterances: pd.DataFrame, files) -> pd.DataFrame:
         """What it hears: the rows of `word_errors.hear`, `source`, and `version` of the system."""

@@ -460,7 +460,9 @@ def facts_of_run(data: Data, teacher: str, row: str, seed: int) -> dict:
         "start": start,
         "watched": [WATCHED, GRADED],
         "noise": code_of_noise(),
-        "code": store.code(train_row, Data, told=(audio.read, noise.recorded, metrics.dnsmos)),
+        "code": store.code(
+            train_row, Data, Trainers, told=(audio.read, noise.recorded, metrics.dnsmos)
+        ),
     }
 
 

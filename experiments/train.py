@@ -97,7 +97,9 @@ def run_plan(name: str, out: Path | None = None, verbose: int = 2) -> Path:
     """Run the steps of a plan, or go on with them; gives the path of the last weights."""
     steps = read_plan(name, out)
     for step in steps:
-        if not step.is_done:
+        if step.is_done:
+            training.check_data(step.plan)
+        else:
             step.finish(f"{step.name} of {name}", 0 if workers.rank() else verbose)
     last = steps[-1]
     if tf:

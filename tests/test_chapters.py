@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from experiments import execute_notebooks
 from experiments.execute_notebooks import DURATION, duration
 from helpers.store import ROOT
 
@@ -114,3 +115,11 @@ def test_readme_has_the_minutes_that_the_chapters_took():
 )
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_copies_that_jupyterlab_keeps_are_no_notebooks(tmp_path, monkeypatch):
+    for name in ("notebooks/01_a.ipynb", "notebooks/.ipynb_checkpoints/01_a-checkpoint.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(execute_notebooks, "ROOT", tmp_path)
+    assert execute_notebooks.all_notebooks() == [tmp_path / "notebooks" / "01_a.ipynb"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments import ablate, evaluate, kept, phonemes, recognise
-from experiments.__main__ import main
+from experiments.__main__ import check_rows, main, out_path
 from helpers import models, store
 from helpers.backend import keras
 from helpers.data import conditions, corpus, noise, noise_bank
@@ -209,11 +209,18 @@ def test_other_clips_and_other_recordings_are_seen(table, recordings):
     assert store.key(part.facts(table, recordings)) != first
 
 
-def test_another_recogniser_or_its_version_is_seen(table, monkeypatch):
+def test_another_recogniser_or_its_version_is_seen(table, monkeypatch, tmp_path):
     part = recognise.Part("PocketSphinx", WHITE, "noisy", evaluate.simple("noisy"))
     first = store.key(part.facts(table, ()))
     monkeypatch.setattr(recognise, "version", lambda package: "0.0.1")
     assert store.key(part.facts(table, ())) != first
+    monkeypatch.undo()
+    whisper = dataclasses.replace(part, recogniser="Whisper tiny.en")
+    monkeypatch.setattr(recognise, "version", lambda package: "1.2.1")
+    shipped = store.key(whisper.facts(table, ()))
+    (tmp_path / "model.bin").write_bytes(b"another network")
+    monkeypatch.setenv("DENOISER_WHISPER", str(tmp_path))
+    assert store.key(whisper.facts(table, ())) != shipped
     monkeypatch.undo()
     monkeypatch.setitem(asr.RECOGNISERS, "PocketSphinx", asr.whisper)
     assert store.key(part.facts(table, ())) != first
@@ -246,8 +253,9 @@ def test_a_phoneme_recogniser_that_was_stopped_becomes_what_it_would_have(
     features = {"clean": [rng.normal(size=(200, 64)).astype("float16") for _ in table.text]}
     sets = {split: ([features], table, []) for split in ("train", "validation")}
 
-    def small():  # without chance, and quickly traced
-        parts = [keras.layers.AveragePooling1D(4), keras.layers.Dense(40)]
+    def small():  # quickly traced
+        parts = [keras.layers.Dropout(0.5), keras.layers.AveragePooling1D(4)]
+        parts += [keras.layers.Dense(40)]
         return keras.Sequential([keras.Input((None, 64)), *parts])
 
     monkeypatch.setattr(phonemes.phonemes, "build", small)
@@ -278,6 +286,31 @@ def test_a_phoneme_recogniser_that_was_stopped_becomes_what_it_would_have(
     assert pd.read_csv(folder / "history.csv").epoch.tolist() == [0, 2]
     assert (folder / "finished.weights.h5").exists()
     assert not (folder / "partial.weights.h5").exists()
+
+
+# --- committed results ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ({"utterance": "someone-else", "kind": "white"}, "speech"),
+        ({"utterance": "", "kind": "recorded"}, "recorded noise"),
+    ],
+)
+def test_results_of_other_data_are_not_replaced_in_part(table, tmp_path, rows, what):
+    name = rows["utterance"] or table.utterance[0]
+    pd.DataFrame([rows | {"utterance": name}]).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(ValueError, match=rf"was made of {what} that is not here; name another"):
+        check_rows(tmp_path / "test.csv", table, None)
+    check_rows(tmp_path / "missing.csv", table, None)
+    own = {"utterance": table.utterance, "kind": "recorded"}
+    pd.DataFrame(own).to_csv(tmp_path / "test.csv", index=False)
+    check_rows(tmp_path / "test.csv", table, tmp_path)
+
+
+def test_results_have_the_name_that_was_given():
+    assert [out_path(text).name for text in ("a.csv", "a", "a.2")] == ["a", "a", "a.2"]
 
 
 # --- quick runs ---------------------------------------------------------------------------------

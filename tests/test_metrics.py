@@ -172,11 +172,14 @@ def test_intervals_that_draw_both_hold_the_truth_as_often_as_they_say(rng):
 
 def test_p_value_by_hand():
     draws = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
-    assert tables.p_value(draws, 30) == pytest.approx(2 * 0.15)  # the 0 counts half
-    assert tables.p_value(np.full(1_000, 3.0), 30) == pytest.approx(2 / 1_000)
-    assert tables.p_value(np.full(1_000, 3.0), 4) == pytest.approx(1 / 8)
-    assert tables.p_value(np.zeros(10), 30) == 1
-    assert np.isnan(tables.p_value(None, 1))
+    many, alike = range(30), np.full(1_000, 3.0)
+    assert tables.p_value(draws, many) == pytest.approx(2 * 0.15)  # the 0 counts half
+    assert tables.p_value(alike, many) == pytest.approx(2 / 1_000)
+    assert tables.p_value(alike, range(4)) == pytest.approx(1 / 8)
+    assert tables.p_value(alike, many, [1, 2, 3] * 10) == pytest.approx(1 / 4)  # of three sources
+    assert tables.p_value(alike, many, [""] * 30) == pytest.approx(2 / 1_000)  # none was drawn
+    assert tables.p_value(np.zeros(10), many) == 1
+    assert np.isnan(tables.p_value(None, [1]))
 
 
 def test_p_value_says_what_the_interval_says(rng):
@@ -184,7 +187,7 @@ def test_p_value_says_what_the_interval_says(rng):
         values, speakers = rng.normal(shift, 1, 60), np.arange(60)
         _, draws = tables.draws_of_ratio(values, np.ones(60), speakers)
         low, high = tables.bootstrap(values, speakers)
-        assert (tables.p_value(draws, 60) < 0.05) == (low > 0 or high < 0)
+        assert (tables.p_value(draws, range(60)) < 0.05) == (low > 0 or high < 0)
 
 
 def test_holm_by_hand():

@@ -641,6 +641,20 @@ def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
     assert not dataclasses.replace(plan, noise="hum").run_dir.exists()
 
 
+def test_a_training_does_not_go_on_with_other_noise(small_plan, tmp_path, monkeypatch):
+    training.train(small_plan, stop_after=2, verbose=0)
+    for i in range(12):
+        place = tmp_path / "recordings" / f"pump{i}"
+        place.mkdir(parents=True)
+        audio.write(place / "one.flac", np.full(16_000, 0.1, "float32"))
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "find_noise", lambda verbose=False: tmp_path / "recordings")
+        with pytest.raises(store.FileError, match="begun with other noise; bring that back"):
+            training.train(small_plan, verbose=0)
+    assert training.epochs_done(small_plan.run_dir) == 2
+    assert training.train(small_plan, verbose=0) is not None
+
+
 def test_a_corpus_of_too_few_speakers_cannot_be_trained_on(small_plan, monkeypatch):
     table = corpus.read_corpus(corpus.find_corpus())
     monkeypatch.setattr(corpus, "read_corpus", lambda folder: table[table.split == "train"])

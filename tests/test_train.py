@@ -167,6 +167,20 @@ def test_weights_that_were_replaced_are_made_again(runs, plan_file, trained, tmp
     assert [plan.seed for plan in trained] == [5]
 
 
+def test_a_plan_that_is_done_is_not_done_with_other_speech(
+    runs, plan_file, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DENOISER_CORPUS", str(store.ROOT / "data" / "sample"))
+    monkeypatch.setattr(training.corpus, "find_noise", lambda: None)
+    for _ in range(2):
+        train.run_plan(str(plan_file), tmp_path / "weights")
+    table = training.corpus.read_corpus(store.ROOT / "data" / "sample")
+    fewer = table[table.utterance != table.utterance[table.split == "train"].iloc[0]]
+    monkeypatch.setattr(training.corpus, "read_corpus", lambda folder: fewer)
+    with pytest.raises(store.FileError, match="begun with other speech; bring that back"):
+        train.run_plan(str(plan_file), tmp_path / "weights")
+
+
 def test_a_start_outside_the_runs_counts_by_its_weights(runs, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

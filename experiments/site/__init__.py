@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 
+from experiments.execute_notebooks import all_notebooks
 from experiments.site import pages, run, slides, text
 from experiments.site.media import Media, players_html
 from helpers.store import ROOT, alone
@@ -37,8 +38,7 @@ def build(names: Sequence[str] = (), jobs: int = 2) -> None:
 
 def lay_out(names: Sequence[str], jobs: int) -> None:
     """`build`, by the one process that may."""
-    found = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
-    found = [path for path in found if not names or path.name.startswith(tuple(names))]
+    found = [path for path in all_notebooks() if not names or path.name.startswith(tuple(names))]
     ran = run.run_all(found, FOLDER / "run", jobs)
     for name in ("source", "slides", "html"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)

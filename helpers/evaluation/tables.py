@@ -65,16 +65,26 @@ def bootstrap_ratio(above, below, *factors, n_draws: int = 10_000, seed: int = 0
     return (ratio, np.nan, np.nan) if draws is None else (ratio, *np.percentile(draws, [2.5, 97.5]))
 
 
-def p_value(draws: np.ndarray | None, n_speakers: int) -> float:
+def p_value(draws: np.ndarray | None, *factors) -> float:
     """Two-sided p of a difference of 0, from its draws: twice the smaller share on either side.
 
-    Draws of exactly 0 count half. Never below what the number of draws, or of speakers, can tell:
-    with n speakers 2 ** (1 - n), as if all their signs agreed. NaN without draws.
+    Draws of exactly 0 count half. `factors`: the labels that were drawn, as for `draws_of_ratio`.
+    Never below what the number of draws, or the `least_p` of a factor, can tell. NaN without draws.
     """
     if draws is None:
         return np.nan
     below = (np.mean(draws < 0) + np.mean(draws <= 0)) / 2
-    return float(max(2 * min(below, 1 - below), 2 / len(draws), 2.0 ** (1 - n_speakers)))
+    return float(max(2 * min(below, 1 - below), 2 / len(draws), *map(least_p, factors)))
+
+
+def least_p(labels) -> float:
+    """The least two-sided p that n different labels can give: as if all their signs agreed.
+
+    2 ** (1 - n): five speakers cannot reach .05, nor can five sources of noise. 0 for one label,
+    which is not drawn.
+    """
+    n = len(np.unique(np.asarray(labels)))
+    return 2.0 ** (1 - n) if n > 1 else 0.0
 
 
 def holm(p_values) -> np.ndarray:
@@ -147,7 +157,7 @@ def difference(rows: pd.DataFrame, system: str, other: str, metric: str) -> Diff
     factors = values.speaker, values.source
     mean, draws = draws_of_ratio(values.value, np.ones(len(values)), *factors)
     low, high = (np.nan, np.nan) if draws is None else np.percentile(draws, [2.5, 97.5])
-    return Difference(float(mean), low, high, p_value(draws, values.speaker.nunique()))
+    return Difference(float(mean), low, high, p_value(draws, *factors))
 
 
 def paired(rows: pd.DataFrame, system: str, other: str, metric: str) -> tuple[float, float, float]:

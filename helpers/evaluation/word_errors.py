@@ -220,8 +220,9 @@ def _change(change: np.ndarray, words: pd.Series, clips: pd.DataFrame) -> dict:
     line = {"difference": 100 * ratio} | dict.fromkeys((*names, "p"), np.nan)
     if draws is not None:
         line |= dict(zip(names, 100 * np.percentile(draws, [2.5, 5, 95, 97.5]), strict=True))
-        line["p"] = tables.p_value(draws, clips.speaker.nunique())
-    return line | {"verdict": verdict(*(line[name] for name in names))}
+        line["p"] = tables.p_value(draws, clips.speaker, clips.source)
+    told = draws is not None and tables.least_p(clips.speaker) <= 0.05
+    return line | {"verdict": verdict(*(line[name] for name in names)) if told else "open"}
 
 
 def verdict(low: float, low_90: float, high_90: float, high: float) -> str:

@@ -115,6 +115,7 @@ def make_data(plan: Plan, verbose: bool = False):
             store.CACHE / f"bank-{split}", files, clips, seed=bank_seed, only=plan.noise
         )
         sets[split] = (speech, bank, plan.seconds, plan.batch_size)
+    check_data(plan, paths)
 
     def training(first_epoch: int):
         n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
@@ -122,6 +123,30 @@ def make_data(plan: Plan, verbose: bool = False):
 
     validation = batches(*sets["validation"], plan.validation_batches, seed=0)
     return training, tuple(np.concatenate(part) for part in zip(*validation, strict=True))
+
+
+def check_data(plan: Plan, paths: dict[str, list[Path]] | None = None) -> None:
+    """Note in the folder of a run, at its start, of which speech and noise it is made.
+
+    `paths`: `paths_by_split`. Raises store.FileError where it was begun with others than are found.
+    """
+    folder, recordings = corpus.find_corpus(), corpus.find_noise()
+    paths = paths or paths_by_split(folder)
+    files = [store.sizes(noise.recorded_files(recordings, split)) for split in paths]
+    made_of = {
+        "speech": store.key([store.sizes(part) for part in paths.values()]),
+        "noise": store.key([files, noise_bank.code_of_noise(plan.noise)]),
+    }
+    path = plan.run_dir / "data.json"
+    if path.exists() and (before := json.loads(path.read_text())) != made_of:
+        what = " and ".join(name for name in made_of if before.get(name) != made_of[name])
+        raise store.FileError(
+            f"{plan.run_dir}: this training was begun with other {what}; bring that back "
+            "(DENOISER_CORPUS, DENOISER_NOISE), or remove the folder to begin anew"
+        )
+    if plan.run_dir.exists() and not path.exists() and not workers.rank():
+        with store.atomic_path(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(made_of) + "\n")
 
 
 def batches(*args, **options):
@@ -283,6 +308,10 @@ def resume(model: keras.Model, run_dir: Path) -> int:
     """Load the newest checkpoint, if any, and return how many epochs are done."""
     if done := epochs_done(run_dir):
         model.load_weights(checkpoints(run_dir)[-1])
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dropout):  # whose draws no checkpoint counts
+                seed, _ = layer.seed_generator.state
+                layer.seed_generator.state.assign([seed, model.optimizer.iterations])
     return done
 
 
