@@ -25,7 +25,7 @@ LONGEST = 15.0  # s; utterances are heard whole, since their transcripts are
 METHOD = "spectrogram"  # the model that is mixed
 TO_MIX = (Condition("white", snr_db=0.0), Condition("recorded", 0, 8_000, 0.0))
 TO_SPARE = Condition("white", snr_db=20.0)  # faint: is it better left alone?
-CHOSEN_MIX = {"Whisper tiny.en": 0.75}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
+CHOSEN_MIX = {"Whisper tiny.en": 0.5}  # fewest errors on TO_MIX, validation; PocketSphinx: 1
 ORACLE = "oracle PSM"  # what a mask could give, heard where a bar lies near the ceiling
 SPECIALIST = "specialist"  # a model trained further, with that noise alone, heard there too
 MARGIN = 1.0  # points: what a change of errors may be where it is "level"
