@@ -310,8 +310,9 @@ def resume(model: keras.Model, run_dir: Path) -> int:
         model.load_weights(checkpoints(run_dir)[-1])
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout):  # whose draws no checkpoint counts
-                seed, _ = layer.seed_generator.state
-                layer.seed_generator.state.assign([seed, model.optimizer.iterations])
+                state = np.array(layer.seed_generator.state)  # its seed, and how often it drew
+                state[1] = int(model.optimizer.iterations)
+                layer.seed_generator.state.assign(state)
     return done
 
 
