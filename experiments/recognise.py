@@ -242,9 +242,9 @@ def hear_test(
         inputs = INPUTS.get(name, CONDITIONS + RECORDINGS)
         parts += every(MAIN, inputs, [name])
         parts += every((METHOD,), [one for one in inputs if one in OVER_ALL], [name])
-    for name, mix in CHOSEN_MIX.items():
-        entries[f"mix {mix:g}"] = mixed(entries[METHOD], mix)
-        parts += every((f"mix {mix:g}",), MIXED, [name] if name in names else [])
+        if mix := CHOSEN_MIX.get(name):
+            entries[f"mix {mix:g}"] = mixed(entries[METHOD], mix)
+            parts += every((f"mix {mix:g}",), MIXED, [name])
     parts += every((ORACLE,), TO_ORACLE, with_others)
     parts += every(OTHERS, TO_OTHERS, with_others)
     return hear_all(path, utterances, parts, files)

@@ -369,6 +369,7 @@ def results_page() -> str:
         **design_tables(rows),
         **real_tables(),
         n_heard=heard.utterance.nunique(),
+        n_other=heard.speaker[heard.split == "other"].nunique(),
         words=words,
         margin=word_errors.MARGIN,
         level=LEVEL,

@@ -642,11 +642,15 @@ def test_a_specialist_trains_on_one_kind_of_noise(small_plan, tmp_path):
 
 
 def test_a_training_does_not_go_on_with_other_noise(small_plan, tmp_path, monkeypatch):
-    training.train(small_plan, stop_after=2, verbose=0)
     for i in range(12):
         place = tmp_path / "recordings" / f"pump{i}"
         place.mkdir(parents=True)
         audio.write(place / "one.flac", np.full(16_000, 0.1, "float32"))
+    small_plan.run_dir.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "find_noise", lambda verbose=False: tmp_path / "recordings")
+        training.check_data(small_plan)  # a start without an epoch binds nothing
+    training.train(small_plan, stop_after=2, verbose=0)
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "find_noise", lambda verbose=False: tmp_path / "recordings")
         with pytest.raises(store.FileError, match="begun with other noise; bring that back"):

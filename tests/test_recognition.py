@@ -449,7 +449,7 @@ def test_draws_are_those_of_the_interval():
     assert tables.draws_of_ratio(above, below, np.zeros(20))[1] is None
 
 
-def test_verdict_needs_an_interval_within_the_margin_stated_beforehand():
+def test_verdict_needs_an_interval_within_the_margin():
     assert word_errors.MARGIN == 1.0
     assert word_errors.verdict(-3.0, -2.5, -0.3, -0.1) == "fewer"
     assert word_errors.verdict(-0.4, -0.3, -0.2, -0.1) == "fewer"  # and within the margin
@@ -457,3 +457,19 @@ def test_verdict_needs_an_interval_within_the_margin_stated_beforehand():
     assert word_errors.verdict(-1.2, -1.0, 0.9, 1.1) == "level"
     assert word_errors.verdict(-1.3, -1.1, 0.9, 1.1) == "open"
     assert word_errors.verdict(*[np.nan] * 4) == "open"
+
+
+@pytest.mark.parametrize(("n_speakers", "verdict"), [(5, "open"), (6, "fewer")])
+def test_five_speakers_settle_nothing(n_speakers, verdict):
+    """Though all of them agree: p is never below 2 ** (1 - n)."""
+    clip = {"recogniser": "stub", "words": 10, "source": "", "split": "test"}
+    rows = [
+        clip | {"utterance": f"{i}", "speaker": f"{i}", "system": system, "errors": errors}
+        for i in range(n_speakers)
+        for system, errors in (("a", 1), ("b", 5))
+    ]
+    (line,) = word_errors.change_of_errors(
+        pd.DataFrame(rows), "a", "b", ["recogniser"]
+    ).itertuples()
+    assert (line.high < 0, line.verdict) == (True, verdict)
+    assert line.p == pytest.approx(2.0 ** (1 - n_speakers))

@@ -199,7 +199,8 @@ def change_of_errors(rows: pd.DataFrame, system: str, other: str, by: list[str])
     """Error rate of `system` minus that of `other` on the same clips, in points.
 
     Columns: `by`, difference, low, high (95 %; speakers and sources are drawn), low_90, high_90,
-    `p` (two-sided, `tables.p_value`), `verdict`, and `relative`: per cent of the errors of `other`.
+    `p` (two-sided, `tables.p_value`), `verdict` ("open" of fewer than six speakers, whatever the
+    interval), and `relative`: per cent of the errors of `other`.
     """
     lines, index = [], ["utterance", "speaker", "words", "source"]
     rows = rows.assign(source=tables.sources_of(rows))

@@ -102,6 +102,7 @@ def make_data(plan: Plan, verbose: bool = False):
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
     paths, sets = paths_by_split(folder), {}
+    check_data(plan, paths)  # before minutes of rendering
     banks = {"train": (plan.bank_clips, 1), "validation": (max(plan.bank_clips // 8, 8), 2)}
     for split, (clips, bank_seed) in banks.items():
         speech = pool.Pool(folder, paths[split], verbose)
@@ -115,7 +116,6 @@ def make_data(plan: Plan, verbose: bool = False):
             store.CACHE / f"bank-{split}", files, clips, seed=bank_seed, only=plan.noise
         )
         sets[split] = (speech, bank, plan.seconds, plan.batch_size)
-    check_data(plan, paths)
 
     def training(first_epoch: int):
         n_batches, first = plan.epochs * plan.batches, first_epoch * plan.batches
@@ -126,9 +126,10 @@ def make_data(plan: Plan, verbose: bool = False):
 
 
 def check_data(plan: Plan, paths: dict[str, list[Path]] | None = None) -> None:
-    """Note in the folder of a run, at its start, of which speech and noise it is made.
+    """Note in the folder of a run, before its first epoch, of which speech and noise it is made.
 
-    `paths`: `paths_by_split`. Raises store.FileError where it was begun with others than are found.
+    `paths`: `paths_by_split`. Raises store.FileError where epochs are done with others than are
+    found now.
     """
     folder, recordings = corpus.find_corpus(), corpus.find_noise()
     paths = paths or paths_by_split(folder)
@@ -138,13 +139,14 @@ def check_data(plan: Plan, paths: dict[str, list[Path]] | None = None) -> None:
         "noise": store.key([files, noise_bank.code_of_noise(plan.noise)]),
     }
     path = plan.run_dir / "data.json"
-    if path.exists() and (before := json.loads(path.read_text())) != made_of:
+    before = json.loads(path.read_text()) if path.exists() else made_of
+    if epochs_done(plan.run_dir) and before != made_of:
         what = " and ".join(name for name in made_of if before.get(name) != made_of[name])
         raise store.FileError(
             f"{plan.run_dir}: this training was begun with other {what}; bring that back "
             "(DENOISER_CORPUS, DENOISER_NOISE), or remove the folder to begin anew"
         )
-    if plan.run_dir.exists() and not path.exists() and not workers.rank():
+    if plan.run_dir.exists() and not workers.rank():
         with store.atomic_path(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(made_of) + "\n")
 
