@@ -137,12 +137,24 @@ def score_tables(rows: pd.DataFrame, inputs: Mapping[str, Condition]) -> str:
 
 def difference_text(found: tables.Difference, form: str, survives: bool = False) -> str:
     """For example `**+1.2 [+0.8, +1.6]**`: bold where it survives Holm's correction, behind OPEN
-    where the clips do not tell the two apart.
+    where the interval holds zero, in brackets where `too_few`.
     """
     text = tables.interval_text(*found[:3], form)
-    if not (found.low > 0 or found.high < 0):
+    if not is_clear(found):
         return f"{OPEN} {text}"
+    if too_few(found):
+        return f"({text})"
     return f"**{text}**" if survives else text
+
+
+def is_clear(found: tables.Difference | pd.Series) -> bool:
+    """Whether the interval lies on one side of zero."""
+    return bool(found.low > 0 or found.high < 0)
+
+
+def too_few(found: tables.Difference | pd.Series) -> bool:
+    """Whether it does, yet of five speakers or categories, or fewer, which cannot reach 5 %."""
+    return is_clear(found) and found.p >= tables.least_p(range(5))
 
 
 def verdict_table(
@@ -159,10 +171,11 @@ def verdict_table(
     texts: dict = {row: {} for row in found}
     for (row, name, one), holds in zip(cells, survive, strict=True):
         texts[row][name] = difference_text(one, forms[name], holds)
-    apart = sum(one.low > 0 or one.high < 0 for *_, one in cells)
+    apart = sum(is_clear(one) and not too_few(one) for *_, one in cells)
+    few = sum(too_few(one) for *_, one in cells)
     note = (
         f"{len(cells)} comparisons: {apart} told apart one by one, {survive.sum()} of them in all "
-        "together (bold)."
+        f"together (bold); {few} in brackets."
     )
     return f"{markdown(pd.DataFrame(texts).T, *corners)}\n\n{note}"
 
@@ -271,7 +284,8 @@ def word_error_table(rows: pd.DataFrame, name: str) -> str:
     """Error rates of a recogniser on each input, and what the default changes, in points.
 
     A second table tells that change for the test and the *other* speakers apart. OPEN or LEVEL
-    stands before a change whose verdict is open or level; bold as in `verdict_table`.
+    stands before a change whose verdict is open or level; bold and brackets as in
+    `difference_text`.
     """
     rows = rows[rows.recogniser == name]
     wer = word_errors.error_rates(rows, ["input", "system"], "wer")
@@ -299,7 +313,9 @@ def changes_of(rows: pd.DataFrame, other: str) -> pd.DataFrame:
 def change_texts(changes: pd.DataFrame, survive=()) -> pd.Series:
     """Changes with their intervals and marks; `survive`: which ones are bold, or none."""
     text = tables.interval_column(changes, "difference", "{:+.1f}")
-    text = changes.verdict.map({"open": f"{OPEN} ", "level": f"{LEVEL} "}).fillna("") + text
+    few = changes.apply(too_few, axis=1)
+    marks = changes.verdict.map({"open": f"{OPEN} ", "level": f"{LEVEL} "}).fillna("")
+    text = (marks + text).mask(few, "(" + text + ")")
     return text.mask(survive, "**" + text + "**") if len(survive) else text
 
 
@@ -312,9 +328,20 @@ def verdict_note(changes: pd.DataFrame) -> str:
     return f"{text}; {survive} told apart in all together (bold)."
 
 
-def phoneme_table() -> str:
+def words_of_peers(heard: pd.DataFrame) -> str:
+    """Words wrong behind an installed denoiser, beside the main systems on the same inputs."""
+    peers = word_errors.load_heard(RESULTS / "recognition_peers.csv")
+    here = pd.concat([heard, peers])
+    here = here[here.input.isin(peers.input) & here.recogniser.isin(peers.recogniser)]
+    wer = word_errors.error_rates(here, ["input", "system"], "wer")
+    wer["text"] = tables.interval_column(wer, "wer", "{:.0f}")
+    names = ["noisy", "low-pass", *peers.system.unique(), DEFAULT]
+    wide = wer.pivot_table("text", "input", "system", "first", sort=False)[names]
+    return markdown(wide, "words wrong, %")
+
+
+def phoneme_table(rows: pd.DataFrame) -> str:
     """Phoneme error rates of recognisers trained on one kind of audio and tried on each."""
-    rows = pd.read_csv(RESULTS / "phonemes.csv", dtype={"speaker": str})
     found = word_errors.error_rates(rows, ["trained_on", "tried_on"], "per")
     found["text"] = tables.interval_column(found, "per", "{:.1f}")
     wide = found.pivot_table("text", "trained_on", "tried_on", aggfunc="first", sort=False)
@@ -349,6 +376,7 @@ def results_page() -> str:
     """All tables, each with what it says in a line or two."""
     rows = tables.load_results()
     heard = word_errors.load_heard(RESULTS / "recognition.csv")
+    phonemes = pd.read_csv(RESULTS / "phonemes.csv", dtype={"speaker": str})
     words = "\n\n".join(
         f"### {name}\n\n{word_error_table(heard, name)}" for name in heard.recogniser.unique()
     )
@@ -369,11 +397,15 @@ def results_page() -> str:
         **design_tables(rows),
         **real_tables(),
         n_heard=heard.utterance.nunique(),
+        n_talkers=heard.speaker.nunique(),
         n_other=heard.speaker[heard.split == "other"].nunique(),
         words=words,
+        words_peers=words_of_peers(heard),
         margin=word_errors.MARGIN,
         level=LEVEL,
-        phonemes=phoneme_table(),
+        phonemes=phoneme_table(phonemes),
+        n_phonemes=phonemes.utterance.nunique(),
+        phoneme_speakers=phonemes.speaker.nunique(),
         speed=speed_table(),
     )
 

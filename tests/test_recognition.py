@@ -459,17 +459,20 @@ def test_verdict_needs_an_interval_within_the_margin():
     assert word_errors.verdict(*[np.nan] * 4) == "open"
 
 
-@pytest.mark.parametrize(("n_speakers", "verdict"), [(5, "open"), (6, "fewer")])
-def test_five_speakers_settle_nothing(n_speakers, verdict):
+@pytest.mark.parametrize(("n", "verdict"), [(5, "open"), (6, "fewer")])
+@pytest.mark.parametrize("factor", ["speaker", "source"])
+def test_five_speakers_or_categories_settle_nothing(factor, n, verdict):
     """Though all of them agree: p is never below 2 ** (1 - n)."""
     clip = {"recogniser": "stub", "words": 10, "source": "", "split": "test"}
     rows = [
-        clip | {"utterance": f"{i}", "speaker": f"{i}", "system": system, "errors": errors}
-        for i in range(n_speakers)
+        clip
+        | {"utterance": f"{i}", "speaker": f"{i}", "system": system, "errors": errors}
+        | {factor: f"{i % n}"}
+        for i in range(12)
         for system, errors in (("a", 1), ("b", 5))
     ]
     (line,) = word_errors.change_of_errors(
         pd.DataFrame(rows), "a", "b", ["recogniser"]
     ).itertuples()
     assert (line.high < 0, line.verdict) == (True, verdict)
-    assert line.p == pytest.approx(2.0 ** (1 - n_speakers))
+    assert line.p == pytest.approx(2.0 ** (1 - n))

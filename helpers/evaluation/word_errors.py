@@ -199,8 +199,8 @@ def change_of_errors(rows: pd.DataFrame, system: str, other: str, by: list[str])
     """Error rate of `system` minus that of `other` on the same clips, in points.
 
     Columns: `by`, difference, low, high (95 %; speakers and sources are drawn), low_90, high_90,
-    `p` (two-sided, `tables.p_value`), `verdict` ("open" of fewer than six speakers, whatever the
-    interval), and `relative`: per cent of the errors of `other`.
+    `p` (two-sided, `tables.p_value`), `verdict` ("open" of fewer than six speakers, or sources of
+    noise that are drawn, whatever the interval), and `relative`: per cent of the errors of `other`.
     """
     lines, index = [], ["utterance", "speaker", "words", "source"]
     rows = rows.assign(source=tables.sources_of(rows))
@@ -222,7 +222,7 @@ def _change(change: np.ndarray, words: pd.Series, clips: pd.DataFrame) -> dict:
     if draws is not None:
         line |= dict(zip(names, 100 * np.percentile(draws, [2.5, 5, 95, 97.5]), strict=True))
         line["p"] = tables.p_value(draws, clips.speaker, clips.source)
-    told = draws is not None and tables.least_p(clips.speaker) <= 0.05
+    told = max(tables.least_p(clips.speaker), tables.least_p(clips.source)) <= 0.05
     return line | {"verdict": verdict(*(line[name] for name in names)) if told else "open"}
 
 
