@@ -7,10 +7,14 @@ headphones and listeners cannot be shipped. Taught in `appendix/05_listeners`.
 
 import dataclasses
 import hashlib
+import html
 import json
+import re
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -35,11 +39,17 @@ SCALES = {  # P.835, 5 is best; the questions in the order of the standard
     ),
     "overall": ("Bad", "Poor", "Fair", "Good", "Excellent"),
 }
+QUESTIONS = {
+    "signal": "Attend to the speech alone. How natural is it, how free of distortion?",
+    "background": "Attend to the background alone. How much of it do you notice?",
+    "overall": "Attend to the whole. How good would it be to listen to every day?",
+}
 REFERENCE, ANCHOR = "hidden reference", "3.5 kHz anchor"
 PAGE = Path(__file__).with_name("listening_page.html")
+TEST = re.compile(r'<script type="application/json" id="test">(.*?)</script>', re.DOTALL)
 BIAS_SD, CHANCE_SD = 0.3, 0.7  # of simulated answers: between listeners, between their answers
-TASTE_SD = 0.3  # between listeners, of how much they like a system; of `listeners_needed` alone
-KEPT = 4  # a listener who gives the hidden reference less overall, mostly, was not listening
+TASTE_SD = 0.3  # between listeners, of how much they like a system; of `difference_sd` alone
+KEPT = 4  # who gives more than half of the hidden references less overall was not listening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,21 +78,26 @@ def make_trials(clips: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) ->
     return [trials[i] for i in np.random.default_rng(seed).permutation(len(trials))]
 
 
+def id_of(trials: list[Trial]) -> str:
+    """A name for a test, which its utterances, systems and scales decide, in whatever order."""
+    asked = sorted((trial.utterance, trial.system) for trial in trials)
+    return hashlib.sha256(json.dumps([asked, list(SCALES)]).encode()).hexdigest()[:16]
+
+
 class ListeningTest(widgets.VBox):
     """One page a trial: a player, three questions, and *next*; every answer is written at once.
 
-    `path`: the CSV, one line a trial (COLUMNS); an existing file is continued
-    for another listener, and ValueError raised if `listener` is in it already.
+    `path`: the CSV, one line a trial (COLUMNS); an existing file is continued for another
+    listener. ValueError is raised where it has answers of `listener` or of another test. Several
+    widgets may write to one file.
     """
 
-    COLUMNS = ("listener", "position", "utterance", "system", *SCALES, "seconds")
+    COLUMNS = ("test", "listener", "position", "utterance", "system", *SCALES, "seconds")
 
     def __init__(self, trials: list[Trial], path: Path, listener: str = "me"):
         self.trials, self.path, self.listener = trials, Path(path), listener
-        self.gain = one_gain(trials)
-        self.answers = read_answers(path).to_dict("records") if self.path.exists() else []
-        if listener in {answer["listener"] for answer in self.answers}:
-            raise ValueError(f"{path}: listener {listener!r} has answered; choose another name")
+        self.gain, self.test, self.answers = one_gain(trials), id_of(trials), []
+        self._others()
         self.player, self.title = widgets.HTML(), widgets.HTML()
         self.questions = {
             name: widgets.ToggleButtons(
@@ -97,7 +112,12 @@ class ListeningTest(widgets.VBox):
         self.next.on_click(self._keep)
         for question in self.questions.values():
             question.observe(self._check, names="value")
-        super().__init__([self.title, self.player, *self.questions.values(), self.next])
+        asked = [
+            one
+            for name, question in self.questions.items()
+            for one in (widgets.HTML(QUESTIONS[name]), question)
+        ]
+        super().__init__([self.title, self.player, *asked, self.next])
         self.add_class("listening-test")
         self.position = 0
         self._show()
@@ -117,13 +137,33 @@ class ListeningTest(widgets.VBox):
     def _check(self, change=None):
         self.next.disabled = any(question.value is None for question in self.questions.values())
 
+    def _others(self) -> list[dict]:
+        """Answers of the other listeners, as they now stand in the file."""
+        if not self.path.exists():
+            return []
+        kept = read_answers(self.path)
+        if set(kept.test) - {"", self.test}:
+            raise ValueError(f"{self.path}: answers of another test; choose another file")
+        own = kept.listener == self.listener
+        if own.sum() > len(self.answers):
+            raise ValueError(
+                f"{self.path}: listener {self.listener!r} has answered; choose another name"
+            )
+        return kept[~own].to_dict("records")
+
     def _keep(self, button=None):
         trial = self.trials[self.position]
-        answer = {"listener": self.listener, "position": self.position + 1}
+        answer = {"test": self.test, "listener": self.listener, "position": self.position + 1}
         answer |= {"utterance": trial.utterance, "system": trial.system}
         answer |= {name: question.value for name, question in self.questions.items()}
-        self.answers.append(answer | {"seconds": round(time.monotonic() - self.start, 1)})
-        write_answers(pd.DataFrame(self.answers, columns=self.COLUMNS), self.path)
+        answer |= {"seconds": round(time.monotonic() - self.start, 1)}
+        try:
+            rows = [*self._others(), *self.answers, answer]
+            write_answers(pd.DataFrame(rows, columns=self.COLUMNS), self.path)
+        except ValueError as error:  # of a callback nobody would see it
+            self.title.value = html.escape(str(error))
+            return
+        self.answers.append(answer)
         self.position += 1
         self._show()
 
@@ -133,11 +173,15 @@ def one_gain(trials: list[Trial]) -> float:
     return listening.PEAK / max(1e-9, *(np.abs(trial.clip).max() for trial in trials))
 
 
+# --- answers ------------------------------------------------------------------------------------
+
+
 def read_answers(path: Path | Iterable[Path]) -> pd.DataFrame:
     """Answers of a CSV, of several, or of all in a folder (`*.csv`), one below the other.
 
-    Raises ValueError, in one line, for a file without its columns or with grades other than 1 to 5,
-    for listeners who are in two files, and for a folder without files.
+    A file without the column `test`, which says of which test it is, gets an empty one. Raises
+    ValueError, in one line: for a file that `read_file` refuses, for files of different tests, for
+    listeners who are in two files, and for a folder without files.
     """
     if isinstance(path, str | Path):
         paths = sorted(Path(path).glob("*.csv")) if Path(path).is_dir() else [Path(path)]
@@ -145,28 +189,71 @@ def read_answers(path: Path | Iterable[Path]) -> pd.DataFrame:
         paths = [Path(one) for one in path]
     if not paths:
         raise ValueError(f"{path}: no answers (*.csv)")
-    tables_read, file_of, twice = [], {}, []
-    for one in paths:
-        answers = read_file(one)
-        for listener in answers.listener.unique():
-            if listener in file_of:
-                twice.append(f"{listener!r} in {file_of[listener]} and {one}")
-            file_of[listener] = one
-        tables_read.append(answers)
+    parts = [read_file(one) for one in paths]
+    check_files(paths, parts)
+    return pd.concat(parts, ignore_index=True)
+
+
+def check_files(paths: list[Path], parts: list[pd.DataFrame]) -> None:
+    """Raise ValueError for answers that do not belong together, as `read_answers`."""
+    tests, listeners, twice = {}, {}, []
+    for path, part in zip(paths, parts, strict=True):
+        tests |= dict.fromkeys(set(part.test) - {""}, path)
+        for listener in part.listener.unique():
+            if listener in listeners:
+                twice.append(f"{listener!r} in {listeners[listener]} and {path}")
+            listeners[listener] = path
+    if len(tests) > 1:
+        named = ", ".join(f"{test} in {path}" for test, path in tests.items())
+        raise ValueError(f"answers of different tests: {named}; read each test by itself")
     if twice:
         raise ValueError(f"answers of the same listener: {', '.join(twice)}; leave one file out")
-    return pd.concat(tables_read, ignore_index=True)
 
 
 def read_file(path: Path) -> pd.DataFrame:
-    """The answers of one CSV. Raises ValueError as `read_answers`."""
-    texts = dict.fromkeys(("listener", "utterance", "system"), str)
-    answers = pd.read_csv(path, dtype=texts, keep_default_na=False)  # a listener may be called NA
-    if missing := set(ListeningTest.COLUMNS) - set(answers):
-        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; not a listening test")
+    """The answers of one CSV.
+
+    Raises ValueError, in one line, for a file that is not UTF-8 or no table, without a column or
+    without rows, with an empty cell, with grades other than 1 to 5, or with two answers to one
+    trial.
+    """
+    texts = dict.fromkeys(("test", "listener", "utterance", "system"), str)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the first
+            answers = pd.read_csv(  # a listener may be called NA
+                path, dtype=texts, keep_default_na=False, index_col=False
+            )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8; save it as CSV UTF-8") from error
+    except (ValueError, pd.errors.ParserWarning) as error:
+        cause = " ".join(str(error).split())
+        raise ValueError(f"{path}: no table ({cause}); ask for the file once more") from error
+    if "test" not in answers:
+        answers.insert(0, "test", "")
+    check_answers(path, answers)
+    return answers
+
+
+def check_answers(path: Path, answers: pd.DataFrame) -> None:
+    """Raise ValueError for answers that are none of a listening test, as `read_file`."""
+    columns = list(ListeningTest.COLUMNS)
+    if missing := set(columns) - set(answers):
+        raise ValueError(
+            f"{path}: no column {', '.join(sorted(missing))}; not a listening test, or its cells "
+            "are not parted by commas"
+        )
+    if answers.empty:
+        raise ValueError(f"{path}: no answers; leave the file out")
+    if (answers[columns[1:]] == "").any(axis=None):
+        raise ValueError(f"{path}: a row with an empty cell; ask for the file once more")
     if not answers[list(SCALES)].isin(range(1, 6)).all(axis=None):
         raise ValueError(f"{path}: grades other than 1 to 5")
-    return answers
+    keys = ["listener", "utterance", "system"]
+    again = answers[answers.duplicated(keys)]
+    if len(again):
+        trial = ", ".join(again[keys].iloc[0])
+        raise ValueError(f"{path}: answered twice: {trial}; keep one of the rows")
 
 
 def write_answers(answers: pd.DataFrame, path: Path) -> None:
@@ -176,18 +263,75 @@ def write_answers(answers: pd.DataFrame, path: Path) -> None:
         answers.to_csv(temporary, index=False)
 
 
+# --- analysis -----------------------------------------------------------------------------------
+
+
+def attentive(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers of those who listened, in the spirit of BS.1534-3, section 4.1.2.
+
+    Left out is who gave more than half of the hidden references less than KEPT overall. Raises
+    ValueError without answers and where nobody is left.
+    """
+    if answers.empty:
+        raise ValueError("no answers")
+    hidden = answers[answers.system == REFERENCE]
+    missed = (hidden.overall < KEPT).groupby(hidden.listener).mean()
+    kept = answers[~answers.listener.isin(missed.index[missed > 0.5])]
+    if kept.empty:
+        n = answers.listener.nunique()
+        raise ValueError(
+            f"nobody is left: all {n} mostly gave the hidden reference less than {KEPT}"
+        )
+    return kept
+
+
 def analyse(answers: pd.DataFrame) -> pd.DataFrame:
     """Mean opinion of each system on each scale with a 95 % interval that draws listeners.
 
-    Columns as of `tables.summarise`. Listeners who mostly gave the hidden reference less than
-    KEPT overall are left out (`left_out` counts them), in the spirit of BS.1534-3, section 4.1.2.
+    Columns as of `tables.summarise`; `left_out` counts the listeners whom `attentive` leaves out.
+    Raises ValueError as `attentive`.
     """
-    hidden = answers[answers.system == REFERENCE].groupby("listener").overall
-    deaf = set(hidden.median().index[hidden.median() < KEPT])
-    kept = answers[~answers.listener.isin(deaf)]
+    kept = attentive(answers)
+    n_left_out = answers.listener.nunique() - kept.listener.nunique()
     kept = kept.assign(reason="", speaker=kept.listener)
     summary = tables.summarise(kept, ["system"], tuple(SCALES))
-    return summary.assign(left_out=len(deaf)).sort_values("overall", ascending=False)
+    return summary.assign(left_out=n_left_out).sort_values("overall", ascending=False)
+
+
+class Comparison(NamedTuple):
+    """A mean difference in grades, its 95 % interval, and the two-sided p of no difference.
+
+    `sd`: standard deviation of the difference over the `n` listeners.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    sd: float
+    n: int
+
+
+def compare(answers: pd.DataFrame, system: str, other: str, scale: str = "overall") -> Comparison:
+    """System minus other on one scale: a paired t-test over those listeners who were `attentive`.
+
+    A listener's difference is the mean over the clips that he graded in both. The test speaks of
+    other listeners, but of these clips only. Raises ValueError as `attentive`, for a system that
+    nobody graded, and for fewer than two listeners.
+    """
+    grades = attentive(answers).pivot(
+        index=["listener", "utterance"], columns="system", values=scale
+    )
+    if missing := {system, other} - set(grades):
+        raise ValueError(f"no answers on {', '.join(sorted(missing))}")
+    differences = (grades[system] - grades[other]).dropna().groupby("listener").mean()
+    n, mean, sd = len(differences), differences.mean(), differences.std()
+    if n < 2:
+        raise ValueError(f"{system} and {other}: graded by {n} listeners, and a test needs two")
+    error = max(sd / np.sqrt(n), 1e-12)  # all may agree
+    half = error * scipy.stats.t.ppf(0.975, n - 1)
+    p = 2 * scipy.stats.t.sf(abs(mean) / error, n - 1)
+    return Comparison(*map(float, (mean, mean - half, mean + half, p, sd)), n)
 
 
 def simulate_answers(
@@ -199,7 +343,7 @@ def simulate_answers(
     scale -> 1..5) + a listener's bias (normal, sd BIAS_SD) + chance (normal, sd CHANCE_SD),
     rounded, 1 to 5.
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng, test, rows = np.random.default_rng(seed), id_of(trials), []
     for i in range(n_listeners):
         bias = rng.normal(0, BIAS_SD)
         for position, j in enumerate(rng.permutation(len(trials)), start=1):
@@ -208,43 +352,45 @@ def simulate_answers(
                 scale: int(np.clip(np.rint(mean + bias + rng.normal(0, CHANCE_SD)), 1, 5))
                 for scale, mean in opinions[trial.system].items()
             }
-            row = {"listener": f"simulated-{i + 1:02d}", "position": position}
+            row = {"test": test, "listener": f"simulated-{i + 1:02d}", "position": position}
             row |= {"utterance": trial.utterance, "system": trial.system, **ratings}
             rows.append(row | {"seconds": round(rng.uniform(6, 20), 1)})
     return pd.DataFrame(rows, columns=ListeningTest.COLUMNS)
 
 
-def listeners_needed(
-    difference: float, n_clips: int = 4, power: float = 0.8, seed: int = 0, most: int = 500
-) -> float:
-    """How many listeners tell two systems apart that differ by `difference` on a scale of 1 to 5.
+# --- how many listeners -------------------------------------------------------------------------
 
-    By simulation of 1,000 studies: a grade is the mean of the system (around 3.5) + the listener's
-    bias (sd BIAS_SD) + how he likes this system (sd TASTE_SD) + chance (sd CHANCE_SD), rounded, 1
-    to 5. All are assumed, not measured. Each listener hears `n_clips` clips of both systems; told
-    apart is a paired t-test over listeners at 5 %. NaN where `most` listeners are too few.
+
+def difference_sd(n_clips: int, taste: float = TASTE_SD, chance: float = CHANCE_SD) -> float:
+    """Standard deviation over listeners of the difference of two systems, if all were as assumed.
+
+    Of each system the mean of `n_clips` grades: how this listener likes it (sd `taste`), chance
+    (sd `chance`) and the rounding of each grade (variance 1/12). A listener's bias is in both and
+    cancels. `compare` gives the one of real answers.
     """
-    rng, n_studies = np.random.default_rng(seed), 1_000
-    bias = rng.normal(0, BIAS_SD, (n_studies, most, 1))
-    means = []
-    for opinion in (3.5 - difference / 2, 3.5 + difference / 2):
-        taste = rng.normal(0, TASTE_SD, (n_studies, most, 1))
-        chance = rng.normal(0, CHANCE_SD, (n_studies, most, n_clips))
-        means.append(np.clip(np.rint(opinion + bias + taste + chance), 1, 5).mean(axis=-1))
-    found = means[1] - means[0]  # (studies, listeners)
-    n = np.arange(1, most + 1)[1:]  # the first n listeners of each study
-    mean, square = (np.cumsum(x, axis=1)[:, 1:] / n for x in (found, found**2))
-    error = np.sqrt(np.maximum(square - mean**2, 1e-12) / (n - 1))
-    told_apart = (np.abs(mean) / error > scipy.stats.t.ppf(0.975, n - 1)).mean(axis=0)
-    enough = np.flatnonzero(told_apart >= power)
+    return float(np.sqrt(2 * (taste**2 + (chance**2 + 1 / 12) / n_clips)))
+
+
+def listeners_needed(difference: float, sd: float, power: float = 0.8, most: int = 500) -> float:
+    """How many listeners find a difference of two systems, by a paired t-test at 5 %.
+
+    `difference`: on a scale of 1 to 5; `sd`: of it, over listeners. The test finds it the right way
+    round with probability `power`, by the noncentral t. NaN where `most` listeners are too few.
+    """
+    n = np.arange(2, most + 1)
+    edge = scipy.stats.t.ppf(0.975, n - 1)
+    found = scipy.stats.nct.sf(edge, n - 1, abs(difference) / sd * np.sqrt(n))
+    enough = np.flatnonzero(found >= power)
     return float(n[enough[0]]) if len(enough) else np.nan
 
 
-def power_table(differences=(0.2, 0.3, 0.5), n_clips=(1, 4, 8), seed: int = 0) -> pd.DataFrame:
-    """`listeners_needed` with 80 % power: a row a difference, a column a number of clips."""
-    rows = [[listeners_needed(d, clips, seed=seed) for clips in n_clips] for d in differences]
-    columns = [f"{clips} clip{'s' * (clips > 1)}" for clips in n_clips]
-    return pd.DataFrame(rows, pd.Index(differences, name="difference"), columns)
+def power_table(sds: Mapping[str, float], differences=(0.2, 0.3, 0.5)) -> pd.DataFrame:
+    """`listeners_needed` with 80 % power: a row a difference, a column a spread of `sds`."""
+    needed = {name: [listeners_needed(d, sd) for d in differences] for name, sd in sds.items()}
+    return pd.DataFrame(needed, pd.Index(differences, name="difference"))
+
+
+# --- tests to give away -------------------------------------------------------------------------
 
 
 def export_page(folder: Path, clips: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Path:
@@ -253,26 +399,44 @@ def export_page(folder: Path, clips: Mapping[str, Mapping[str, np.ndarray]], see
     It asks as `ListeningTest`, with an order for each listener that his name decides, and gives
     each his answers as the CSV that `read_answers` takes. It opens from disk or from any static
     host and asks no other for anything. The files' names do not tell the systems; the source of
-    the page does. `clips` and the KeyError as of `make_trials`. A folder that goes public may hold
-    the bundled sample, or other speech only where its licence allows it and is named beside it.
+    the page does. The test's id depends on the sounds too. `clips` and the KeyError as of
+    `make_trials`. An earlier test in the folder is replaced; ValueError for other files of these
+    names. A folder that goes public may hold the bundled sample, or other speech only where its
+    licence allows it and is named beside it.
     """
-    folder, trials, entries, digest = Path(folder), make_trials(clips, seed), [], hashlib.sha256()
-    gain = one_gain(trials)
-    for old in folder.glob("clip_*.flac"):  # of an earlier test
-        old.unlink()
-    for i, trial in enumerate(trials, start=1):
-        file = f"clip_{i:03d}.flac"
-        write_sound(folder / file, gain * trial.clip)
-        digest.update((folder / file).read_bytes())
+    path, trials = Path(folder) / "index.html", make_trials(clips, seed)
+    files, gain = [f"clip_{i + 1:03d}.flac" for i in range(len(trials))], one_gain(trials)
+    remove_clips(path, files)
+    entries, digest = [], hashlib.sha256()
+    for file, trial in zip(files, trials, strict=True):
+        write_sound(path.with_name(file), gain * trial.clip)
+        digest.update(path.with_name(file).read_bytes())
         entries.append({"file": file, "utterance": trial.utterance, "system": trial.system})
     digest.update(json.dumps(entries).encode())
     test = {"id": digest.hexdigest()[:16], "columns": ListeningTest.COLUMNS, "scales": SCALES}
-    text = json.dumps(test | {"clips": entries}).replace("<", "\\u003c")  # of no tag
-    path = folder / "index.html"
+    test |= {"questions": QUESTIONS, "clips": entries}
+    text = json.dumps(test).replace("<", "\\u003c")  # of no tag
     with store.atomic_path(path, overwrite=True) as temporary:
         page = PAGE.read_text(encoding="utf-8").replace("/*TEST*/", text)
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def remove_clips(path: Path, files: list[str]) -> None:
+    """Delete the clips that an earlier page of `export_page` names, and nothing else.
+
+    Raises ValueError, before all else, where `path` is another page, or where `files` are there
+    that it does not name.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = TEST.search(text)
+    old = [Path(clip["file"]).name for clip in json.loads(found[1])["clips"]] if found else []
+    known = {path.name, *old} if found else set()
+    for other in map(path.with_name, (path.name, *files)):
+        if other.exists() and other.name not in known:
+            raise ValueError(f"{other}: not of a listening test; choose another folder")
+    for name in old:
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def export_webmushra(trials: list[Trial], folder: Path) -> Path:
@@ -280,7 +444,7 @@ def export_webmushra(trials: list[Trial], folder: Path) -> Path:
 
     One MUSHRA page an utterance, the clean clip as the open reference; webMUSHRA hides another
     copy of it among the stimuli by itself. Returns the path of the YAML, to be opened as
-    `?config=<name>` after the folder was copied into webMUSHRA's `configs`.
+    `?config=<folder>/<name>` after the folder was copied into webMUSHRA's `configs`.
     """
     folder, pages, gain = Path(folder), {}, one_gain(trials)
     for trial in trials:

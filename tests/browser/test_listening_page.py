@@ -1,5 +1,7 @@
 """The exported listening test as a listener uses it, from disk: name, answers, the file."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,8 @@ def answer_all(page, name, grades, path):
     begin(page, name)
     for i, three in enumerate(grades, start=1):
         assert page.text_content("#title") == f"Clip {i} of 6: listen, then answer"
+        for question in listening_test.QUESTIONS.values():
+            assert page.is_visible(f"legend:has-text('{question}')")
         assert not any(s in page.inner_text("main") for s in ("noisy", "reference", "anchor"))
         answer(page, three)
     assert "Thank you. 6 answers" in page.text_content("#title")
@@ -104,6 +108,8 @@ def test_listeners_answer_all_and_their_files_are_read(open_page, tmp_path):
         assert sorted(pairs) == sorted((f.stem, v) for f in FILES for v in versions)
         orders.append(pairs)
     assert orders[0] != orders[1]
+    assert answers.test.nunique() == 1
+    assert answers.test[0] in open_page().text_content("#test")
 
 
 def test_sound_plays_and_a_reload_goes_on(open_page, tmp_path):
@@ -122,6 +128,27 @@ def test_sound_plays_and_a_reload_goes_on(open_page, tmp_path):
     answers = listening_test.read_answers(tmp_path)
     assert answers.overall.tolist() == [3, 4, 4, 4, 4, 4]
     assert not answers.duplicated(["utterance", "system"]).any()
+
+
+def test_a_clip_that_does_not_load_cannot_be_graded(chromium, exported, tmp_path):
+    folder = shutil.copytree(exported.parent, tmp_path / "page")
+    page = chromium.new_page()
+    page.goto((folder / "index.html").as_uri())
+    for clip in folder.glob("*.flac"):
+        clip.rename(clip.with_suffix(".away"))
+    begin(page, "eve")
+    page.wait_for_selector("#failed:not([hidden])")
+    for scale in listening_test.SCALES:
+        page.check(f"input[name={scale}][value='3']")
+    assert page.is_disabled("#next")
+    for clip in folder.glob("*.away"):
+        clip.rename(clip.with_suffix(".flac"))
+    page.reload()
+    begin(page, "eve")
+    answer(page, (3, 3, 3))
+    assert page.text_content("#title") == "Clip 2 of 6: listen, then answer"
+    assert page.is_hidden("#failed")
+    page.close()
 
 
 @pytest.mark.parametrize("width", [1300, 400])
