@@ -70,6 +70,7 @@ site: $(READY) .venv-site/.ready ## the course as pages with sound, into output/
 
 results: $(READY) ## the test protocol, resumable: every condition and system into data/results
 	$(BIN)/python -m experiments evaluate --out data/results/test
+	$(BIN)/python -m experiments bright --out data/results/bright
 
 peers: .venv-peers/.ready ## the same for the denoisers that people install, in .venv-peers
 	.venv-peers/bin/python -m experiments evaluate --peers --out data/results/peers

@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     add_out(sub, "test", "peers")
     add_cluster(sub)
 
+    sub = experiment("bright", bright, "Recordings that are mostly high, as they come.")
+    add_out(sub, "bright")
+
     sub = experiment("design", design, "A peer's network and ours, trained on the same noise.")
     add_out(sub, "design")
 
@@ -176,6 +179,15 @@ def evaluate(args) -> None:
     with tasks_on(args.cluster):
         tables.save_or_keep(evaluate_all(path, *corpus_and_noise(out), args.peers), out)
     print(f"{out}.csv, {out}.md")
+
+
+def bright(args) -> None:
+    from experiments.bright import score_bright
+    from helpers.evaluation import tables
+
+    out = args.out or OUTPUT / "bright"
+    rows = score_bright(with_ending(out, ".csv"), *corpus_and_noise(out))
+    print(tables.save_rows(rows, out))
 
 
 def design(args) -> None:

@@ -7,7 +7,7 @@ training only the trained model is scored again. Read in `05_evaluation`.
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,17 +107,18 @@ def score_all(
     table: pd.DataFrame,
     noise_folder: Path | None,
     wanted: Mapping[Condition, Mapping[str, Entry]],
+    noise_splits: Sequence[str] = ("test",),
 ) -> pd.DataFrame:
     """Score the test and *other* speakers of a corpus, or finish a run that was stopped.
 
     The CSV `path` grows part by part and is put in the order of tables at the end.
-    `table`: of `corpus.read_corpus`. `wanted`: the systems on each condition. The rows are those of
-    `scoring.evaluate`, and `version` and `megabytes` of each system. Quick mode takes two
-    utterances a split and two conditions.
+    `table`: of `corpus.read_corpus`. `wanted`: the systems on each condition. `noise_splits`: of
+    the recordings that are mixed in. The rows are those of `scoring.evaluate`, and `version` and
+    `megabytes` of each system. Quick mode takes two utterances a split and two conditions.
     """
     splits = "+".join(split for split in ("test", "other") if (table.split == split).any())
     utterances = corpus.pick(table, splits, UTTERANCES)
-    files = tuple(noise.recorded_files(noise_folder, "test"))
+    files = tuple(f for one in noise_splits for f in noise.recorded_files(noise_folder, one))
     inputs = conditions.possible(list(wanted)[: size(None, 2)], files)
     for condition in tqdm(inputs, "conditions", disable=None):
         score_parts(path, utterances, condition, wanted[condition], files)

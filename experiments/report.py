@@ -94,7 +94,7 @@ def readme_gain(rows: pd.DataFrame) -> str:
     }
     return (
         "Clip by clip, on the first input the course is ahead of the low-pass by "
-        f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ. What recognisers mishear:"
+        f"{gains['si_sdr']}\ndB, {gains['pesq']} in PESQ, each by itself. What recognisers mishear:"
     )
 
 

@@ -17,7 +17,7 @@ from helpers import audio
 from helpers.data import noise, scenes
 
 SEED = 0  # of the noise on the test clips
-BRIGHT = "bright recordings"  # a kind: recordings as they come, most of them high
+BRIGHT = "bright recordings"  # a kind: recordings as they come, those with much above 4 kHz
 BRIGHT_SHARE = 0.3  # of a recording's energy, or more, lies above noise.LOW
 
 
