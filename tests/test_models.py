@@ -706,6 +706,13 @@ def three(folder) -> tuple:
     return weight, about, models.beside("spectrogram", ".history.csv", folder).read_text()
 
 
+def test_a_training_is_exported_where_there_is_no_git(exported, tmp_path, monkeypatch):
+    plan, network, folder = exported
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    training.export(plan, network, folder)
+    assert models.card("spectrogram", folder)["commit"] == ""
+
+
 def test_weights_that_are_not_finite_are_not_exported(exported):
     plan, network, folder = exported
     before = {path: path.read_bytes() for path in folder.iterdir()}

@@ -560,6 +560,9 @@ def training_minutes(plan: Plan) -> float:
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, with "+" where files differ from it; "" outside git."""
+    """The commit of the code that runs, with "+" where files differ from it; "" without git."""
     command = ["git", "-C", str(store.ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # it is not installed: no reason to lose a training
+        return ""
