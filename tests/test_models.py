@@ -588,6 +588,29 @@ def test_a_grown_model_starts_as_what_it_was():
         training.grown(large, small)
 
 
+@pytest.mark.parametrize("method", models.TRAINABLE)
+def test_a_model_with_more_units_starts_as_what_it_was_and_the_new_ones_can_learn(method):
+    trained, larger = perturbed(method, units=16), models.module(method).build(units=24)
+    larger.set_weights(training.grown(trained, larger))
+    frames, outputs = frames_of(trained, 20), []
+    with tf.GradientTape() as tape:
+        for model in (trained, larger):
+            outputs.append(model([frames, *zero_states(model, 1)])[0])
+        loss = tf.reduce_sum(outputs[-1] ** 2)
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+    assert np.std(outputs[0]) > 1e-3
+    readers = [
+        weight
+        for weight, before in zip(larger.trainable_weights, trained.trainable_weights, strict=True)
+        if isinstance(larger.get_layer(weight.path.split("/")[0]), keras.layers.Dense)
+        and weight.shape[0] > before.shape[0] == 16
+        and len(weight.shape) == 2
+    ]
+    assert readers
+    for weight, gradient in zip(readers, tape.gradient(loss, readers), strict=True):
+        assert np.all(np.abs(gradient[16:]).max(axis=1) > 0), weight.path
+
+
 def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
     variables = waveform.build().trainable_variables
     optimizer = training.make_optimizer("Muon", 1e-3)

@@ -39,6 +39,7 @@ from helpers.models.blocks import WaveformWrapper, hop_length, register
 LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
 CURVE = ("epoch", "loss", "seconds", "val_loss")  # the columns of a learning curve
 BESIDE = (".json", ".history.csv", ".tflite")  # of the files that belong to weights
+GATES = {"GRU": 3, "LSTM": 4}  # whose weights lie side by side in the last axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,18 +196,32 @@ def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
 
 
 def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
-    """Weights of a trained model for one of the same or a larger shape, zeros for what is new.
+    """Weights of a trained model for one of the same or a larger shape.
 
-    What is new stands last in its kernel, so at the start the larger model gives what the trained
-    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError where
-    the trained model is the larger one, or one of other layers.
+    What reads something new reads it with zeros, so at the start the larger model gives what the
+    trained one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError
+    where the trained model is the larger one, or one of other layers.
     """
-    pairs = list(zip(trained.get_weights(), larger.get_weights(), strict=True))
-    if any(np.any(np.less(new.shape, old.shape)) for old, new in pairs):
+    layers = [layer for layer in larger.layers for _ in layer.weights]
+    triples = list(zip(trained.get_weights(), larger.get_weights(), layers, strict=True))
+    if any(np.any(np.less(new.shape, old.shape)) for old, new, _ in triples):
         raise ValueError("the weights to start from are of a larger model than this one")
-    return [
-        np.pad(w, [(0, n - o) for o, n in zip(w.shape, new.shape, strict=True)]) for w, new in pairs
-    ]
+    return [widened(*triple) for triple in triples]
+
+
+def widened(old: np.ndarray, new: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    """A weight of a layer with zeros behind it in each axis, in the shape of `new`.
+
+    In the last axis recurrent layers keep one gate after the other, so each is widened by itself.
+    New units of recurrent and dense layers take from `new` how they listen: with zeros on both
+    sides no gradient would ever reach them.
+    """
+    gates = GATES.get(type(layer).__name__, 1)
+    old, new = (one.reshape(*one.shape[:-1], gates, -1) for one in (old, new))
+    wide = np.pad(old, [(0, n - o) for o, n in zip(old.shape, new.shape, strict=True)])
+    if isinstance(layer, keras.layers.Dense | keras.layers.GRU | keras.layers.LSTM):
+        wide[..., old.shape[-1] :] = new[..., old.shape[-1] :]
+    return wide.reshape(*new.shape[:-2], -1)
 
 
 def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:
