@@ -877,3 +877,20 @@ def test_an_epoch_that_is_run_again_stands_once_in_the_curve(small_plan):
     training.checkpoints(small_plan.run_dir)[-1].unlink()
     training.train(small_plan, verbose=0)
     assert pd.read_csv(small_plan.run_dir / "history.csv").epoch.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("last", ["Stopwatch", "History", "Checkpoint"])
+def test_a_kill_after_any_callback_costs_no_line_of_the_curve(small_plan, monkeypatch, last):
+    def then_die(self, epoch, logs=None):
+        act(self, epoch, logs)
+        if epoch == 2:
+            raise Killed
+
+    callback = getattr(training, last)
+    act = callback.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(callback, "on_epoch_end", then_die)
+        with pytest.raises(Killed):
+            training.train(small_plan, verbose=0)
+    training.train(small_plan, verbose=0)
+    assert pd.read_csv(small_plan.run_dir / "history.csv").epoch.tolist() == [0, 1, 2, 3, 4]

@@ -349,8 +349,13 @@ class History(keras.callbacks.Callback):
 
 
 def bookkeeping(run_dir: Path) -> list[keras.callbacks.Callback]:
-    """What every training does after an epoch, so that it can be stopped."""
-    return [Checkpoint(run_dir), Stopwatch(), *([] if workers.rank() else [History(run_dir)])]
+    """What every training does after an epoch, so that it can be stopped.
+
+    The checkpoint comes last: what is stopped before it is run again, and its line of the curve
+    replaced; a line that came after it would be lost.
+    """
+    curve = [] if workers.rank() else [History(run_dir)]
+    return [Stopwatch(), *curve, Checkpoint(run_dir)]
 
 
 def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
