@@ -708,6 +708,13 @@ def test_another_setting_is_another_run(small_plan, setting):
     assert other.parent == small_plan.run_dir.parent
 
 
+def test_an_unknown_method_is_refused_before_anything_is_written(small_plan):
+    plan = dataclasses.replace(small_plan, method="spectogram")
+    with pytest.raises(ValueError, match="'spectogram'; choose waveform, spectrogram, dtln"):
+        training.train(plan)
+    assert not store.RUNS.exists()
+
+
 # --- weights, card and curve replaced as one ----------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from helpers import audio, store
 
 METHODS = ("waveform", "spectrogram")  # those that ship; each is a module here
+TRAINABLE = (*METHODS, "dtln")  # by `training`; each has CYCLES
 FOLDER = store.ROOT / "data" / "models"
 
 

@@ -21,6 +21,7 @@ from helpers import audio, store
 from helpers.backend import keras, ops
 from helpers.data import corpus, dataset, noise, noise_bank, pool
 from helpers.models import (
+    TRAINABLE,
     WeightsError,
     build,
     card,
@@ -372,6 +373,8 @@ def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
 
 def check(plan: Plan) -> None:
     """Raise ValueError for a plan that cannot be run."""
+    if plan.method not in TRAINABLE:
+        raise ValueError(f"unknown method {plan.method!r}; choose {', '.join(TRAINABLE)}")
     if not plan.cycles or min(plan.cycles) < 1:
         raise ValueError(f"cycles {' '.join(map(str, plan.cycles))}: give each an epoch or more")
     if plan.start_share and not plan.start:
