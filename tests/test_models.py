@@ -272,8 +272,18 @@ def test_load_accepts_weights_of_their_card(weights):
 @pytest.mark.parametrize("suffix", [".keras", ".json"])
 def test_missing_weights_or_card_raise(weights, suffix):
     weights.with_suffix(suffix).unlink()
-    with pytest.raises(models.WeightsError, match=f"waveform{suffix}: .*make train-waveform"):
+    again = f"python -m experiments train waveform --out {weights.parent}"
+    with pytest.raises(models.WeightsError, match=f"waveform{suffix}: missing; .*{again}"):
         models.load("waveform", weights.parent)
+
+
+def test_missing_weights_are_said_to_come_from_where_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    for folder in (None, tmp_path):
+        with pytest.raises(models.WeightsError, match="from the repository or run `make train-wav"):
+            models.load("waveform", folder)
+    with pytest.raises(models.WeightsError, match=r"dtln\.keras: missing; run `make design`"):
+        models.load("dtln", tmp_path / "peer_architecture")
 
 
 def test_weights_of_another_card_raise(weights):
@@ -303,7 +313,8 @@ def assert_refused(weights, match):
     """Loading is refused in one line, which names a file and the remedy."""
     with pytest.raises(models.WeightsError, match=match) as caught:
         models.load("waveform", weights.parent)
-    assert re.fullmatch(r"/\S+/waveform\.\w+: [^\n]+; .*make train-waveform`", str(caught.value))
+    again = rf"train waveform --out {weights.parent}`"
+    assert re.fullmatch(rf"/\S+/waveform\.\w+: [^\n]+; .*{again}", str(caught.value))
 
 
 def test_weights_of_the_other_method_under_this_name_are_refused(weights):
