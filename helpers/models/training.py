@@ -53,7 +53,7 @@ class Plan:
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
     optimizer: str = "Adam"  # or "Muon"
-    learning_rate: float = 1e-3  # of the first cycle
+    learning_rate: float = 1e-3  # of the first cycle; with a `start` that begins at half of it
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
     level_weight: float = 0.0  # of the output's level error, in dB, in the loss
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
@@ -100,7 +100,7 @@ def make_data(plan: Plan, verbose: bool = False):
     From the corpus and noise that are found; where several workers train together, this one's
     share. Speakers and recorded noise categories of the two are disjoint. Raises ValueError where
     noise is to be recorded only and a split has none, corpus.CorpusError for a corpus of too few
-    speakers.
+    speakers, and store.FileError as `check_data` does.
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
     paths, sets = paths_by_split(folder), {}
@@ -390,9 +390,10 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
 
     Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
     so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
-    as `check` does, before anything is written, store.FileError where another process runs
-    the same plan, or a checkpoint finds no room, and workers.WorkersError where several processes
-    cannot run it together.
+    as `check` does, before anything is written, and as `make_data` does; store.FileError where
+    another process runs the same plan, its epochs were made of other data, or a checkpoint finds
+    no room; models.WeightsError as `compile_model` does; and workers.WorkersError where several
+    processes cannot run it together.
     """
     check(plan)
     with contextlib.nullcontext() if workers.rank() else store.alone(plan.run_dir):
