@@ -62,6 +62,8 @@ def read_plan(name: str, out: Path | None = None) -> list[Step]:
             step = make_step(content["method"], settings, start)
             steps.append(step)
             start = str(step.out)
+        if not steps:
+            raise ValueError("it has no step")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a training plan ({error}); see {PLANS}") from error
     last = out or store.ROOT / content.get("out", "data/models")

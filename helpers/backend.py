@@ -4,9 +4,9 @@ Every module and notebook that needs them imports them from here: `tf`, `keras`,
 They start when the first of these is asked for. Those lines are written before
 TF_CPP_MIN_LOG_LEVEL is heeded, so standard error is closed while they come; an exception still
 shows. With KERAS_BACKEND=torch in the environment Keras runs on PyTorch and `tf` is None: enough
-for `helpers.models.training` on a GPU for which there is PyTorch but no TensorFlow, no more. What
-a `keras.json` in the user's home says of a backend does not count. Raises BackendError for one that
-is not there.
+for `helpers.models.training` on Linux and a GPU for which there is PyTorch but no TensorFlow, no
+more. What a `keras.json` in the user's home says of a backend does not count. Raises BackendError
+for one that is not there.
 """
 
 import contextlib

@@ -214,7 +214,7 @@ def test_wrong_input_is_one_line_and_exit_1(tmp_path, tree, source, capsys):
 def test_missing_and_wrong_weights(tmp_path, tree, weights, capsys):
     call = ["denoise", str(tree / "a.wav"), str(tmp_path / "o.flac"), "--weights", str(tmp_path)]
     assert main(call) == 1
-    assert "run `make train-spectrogram`" in capsys.readouterr().err
+    assert f"experiments train spectrogram --out {tmp_path}`" in capsys.readouterr().err
     for name in ("spectrogram.keras", "spectrogram.json"):
         (tmp_path / name).write_bytes((weights / name).read_bytes())
     (tmp_path / "spectrogram.keras").write_bytes(b"other weights")

@@ -272,8 +272,18 @@ def test_load_accepts_weights_of_their_card(weights):
 @pytest.mark.parametrize("suffix", [".keras", ".json"])
 def test_missing_weights_or_card_raise(weights, suffix):
     weights.with_suffix(suffix).unlink()
-    with pytest.raises(models.WeightsError, match=f"waveform{suffix}: .*make train-waveform"):
+    again = f"python -m experiments train waveform --out {weights.parent}"
+    with pytest.raises(models.WeightsError, match=f"waveform{suffix}: missing; .*{again}"):
         models.load("waveform", weights.parent)
+
+
+def test_missing_weights_are_said_to_come_from_where_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    for folder in (None, tmp_path):
+        with pytest.raises(models.WeightsError, match="from the repository or run `make train-wav"):
+            models.load("waveform", folder)
+    with pytest.raises(models.WeightsError, match=r"dtln\.keras: missing; run `make design`"):
+        models.load("dtln", tmp_path / "peer_architecture")
 
 
 def test_weights_of_another_card_raise(weights):
@@ -303,7 +313,8 @@ def assert_refused(weights, match):
     """Loading is refused in one line, which names a file and the remedy."""
     with pytest.raises(models.WeightsError, match=match) as caught:
         models.load("waveform", weights.parent)
-    assert re.fullmatch(r"/\S+/waveform\.\w+: [^\n]+; .*make train-waveform`", str(caught.value))
+    again = rf"train waveform --out {weights.parent}`"
+    assert re.fullmatch(rf"/\S+/waveform\.\w+: [^\n]+; .*{again}", str(caught.value))
 
 
 def test_weights_of_the_other_method_under_this_name_are_refused(weights):
@@ -588,6 +599,29 @@ def test_a_grown_model_starts_as_what_it_was():
         training.grown(large, small)
 
 
+@pytest.mark.parametrize("method", models.TRAINABLE)
+def test_a_model_with_more_units_starts_as_what_it_was_and_the_new_ones_can_learn(method):
+    trained, larger = perturbed(method, units=16), models.module(method).build(units=24)
+    larger.set_weights(training.grown(trained, larger))
+    frames, outputs = frames_of(trained, 20), []
+    with tf.GradientTape() as tape:
+        for model in (trained, larger):
+            outputs.append(model([frames, *zero_states(model, 1)])[0])
+        loss = tf.reduce_sum(outputs[-1] ** 2)
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+    assert np.std(outputs[0]) > 1e-3
+    readers = [
+        weight
+        for weight, before in zip(larger.trainable_weights, trained.trainable_weights, strict=True)
+        if isinstance(larger.get_layer(weight.path.split("/")[0]), keras.layers.Dense)
+        and weight.shape[0] > before.shape[0] == 16
+        and len(weight.shape) == 2
+    ]
+    assert readers
+    for weight, gradient in zip(readers, tape.gradient(loss, readers), strict=True):
+        assert np.all(np.abs(gradient[16:]).max(axis=1) > 0), weight.path
+
+
 def test_muon_leaves_the_waveform_bases_and_what_is_no_matrix_to_adam():
     variables = waveform.build().trainable_variables
     optimizer = training.make_optimizer("Muon", 1e-3)
@@ -685,6 +719,13 @@ def test_another_setting_is_another_run(small_plan, setting):
     assert other.parent == small_plan.run_dir.parent
 
 
+def test_an_unknown_method_is_refused_before_anything_is_written(small_plan):
+    plan = dataclasses.replace(small_plan, method="spectogram")
+    with pytest.raises(ValueError, match="'spectogram'; choose waveform, spectrogram, dtln"):
+        training.train(plan)
+    assert not store.RUNS.exists()
+
+
 # --- weights, card and curve replaced as one ----------------------------------------------------
 
 
@@ -704,6 +745,13 @@ def three(folder) -> tuple:
     weight = models.load("spectrogram", folder).get_weights()[0].flat[0]
     about = models.card("spectrogram", folder).get("about")
     return weight, about, models.beside("spectrogram", ".history.csv", folder).read_text()
+
+
+def test_a_training_is_exported_where_there_is_no_git(exported, tmp_path, monkeypatch):
+    plan, network, folder = exported
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    training.export(plan, network, folder)
+    assert models.card("spectrogram", folder)["commit"] == ""
 
 
 def test_weights_that_are_not_finite_are_not_exported(exported):
@@ -845,5 +893,22 @@ def test_the_same_plan_twice_at_once_is_refused_in_one_line(small_plan, monkeypa
 def test_an_epoch_that_is_run_again_stands_once_in_the_curve(small_plan):
     training.train(small_plan, stop_after=3, verbose=0)
     training.checkpoints(small_plan.run_dir)[-1].unlink()
+    training.train(small_plan, verbose=0)
+    assert pd.read_csv(small_plan.run_dir / "history.csv").epoch.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("last", ["Stopwatch", "History", "Checkpoint"])
+def test_a_kill_after_any_callback_costs_no_line_of_the_curve(small_plan, monkeypatch, last):
+    def then_die(self, epoch, logs=None):
+        act(self, epoch, logs)
+        if epoch == 2:
+            raise Killed
+
+    callback = getattr(training, last)
+    act = callback.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(callback, "on_epoch_end", then_die)
+        with pytest.raises(Killed):
+            training.train(small_plan, verbose=0)
     training.train(small_plan, verbose=0)
     assert pd.read_csv(small_plan.run_dir / "history.csv").epoch.tolist() == [0, 1, 2, 3, 4]

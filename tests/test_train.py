@@ -92,6 +92,8 @@ def test_a_run_is_named_by_all_that_decides_it(runs, plan_file):
     [
         ("method = ", "not a training plan"),
         ('method = "spectrogram"\n', "not a training plan"),
+        ('method = "spectrogram"\nstep = []\n', "it has no step"),
+        ('method = "spectogram"\n[[step]]\nname = "a"\ncycles = [1]\n', "choose waveform, "),
         ('method = "spectrogram"\n[[step]]\nname = "a"\ncycles = [1]\ncycle = 2\n', "cycle"),
         ('method = "spectrogram"\n[[step]]\nname = "a"\ncycles = [0]\n', "an epoch or more"),
         ('method = "spectrogram"\n[[step]]\nname = "a"\ncycles = [1]\nnoise = "hum"\n', "hum"),

@@ -16,6 +16,7 @@ from types import ModuleType
 from helpers import audio, store
 
 METHODS = ("waveform", "spectrogram")  # those that ship; each is a module here
+TRAINABLE = (*METHODS, "dtln")  # by `training`; each has CYCLES
 FOLDER = store.ROOT / "data" / "models"
 
 
@@ -44,7 +45,7 @@ def weights_sha256(method: str, folder: Path | None = None) -> str:
     """SHA-256 of the weights of a method. Raises WeightsError where they are missing."""
     path = weights_path(method, folder)
     if not path.exists():
-        raise WeightsError(f"{path}: missing; {_remedy(method)}")
+        raise WeightsError(f"{path}: missing; {_remedy(method, folder)}")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -68,13 +69,13 @@ def card(method: str, folder: Path | None = None) -> dict:
     """What the card beside the weights says. Raises WeightsError where it is missing or damaged."""
     path = beside(method, ".json", folder)
     if not path.exists():
-        raise WeightsError(f"{path}: missing; {_remedy(method)}")
+        raise WeightsError(f"{path}: missing; {_remedy(method, folder)}")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or "sha256" not in content:
-        raise WeightsError(f"{path}: damaged, no card with a SHA-256; {_remedy(method)}")
+        raise WeightsError(f"{path}: damaged, no card with a SHA-256; {_remedy(method, folder)}")
     return content
 
 
@@ -86,7 +87,9 @@ def load(method: str, folder: Path | None = None):
     """
     path = weights_path(method, folder)
     if weights_sha256(method, folder) != card(method, folder)["sha256"]:
-        raise WeightsError(f"{path}: not the weights that its card describes; {_remedy(method)}")
+        raise WeightsError(
+            f"{path}: not the weights that its card describes; {_remedy(method, folder)}"
+        )
     from helpers.backend import keras
 
     module(method)  # its layers are registered now
@@ -95,10 +98,12 @@ def load(method: str, folder: Path | None = None):
         name, whole = model.name, _is_of_frames(model)
     except Exception as error:  # Keras has no error of its own for a damaged archive
         what = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise WeightsError(f"{path}: not a readable model ({what}); {_remedy(method)}") from error
+        raise WeightsError(
+            f"{path}: not a readable model ({what}); {_remedy(method, folder)}"
+        ) from error
     if name != method or not whole:
         what = f"weights of {name!r}" if name != method else "no model of frames"
-        raise WeightsError(f"{path}: {what}, not of {method!r}; {_remedy(method)}")
+        raise WeightsError(f"{path}: {what}, not of {method!r}; {_remedy(method, folder)}")
     return model
 
 
@@ -119,7 +124,9 @@ def light_model(method: str, folder: Path | None = None) -> tuple[Path, int]:
     weights, path = weights_path(method, folder), beside(method, ".tflite", folder)
     digest, content = weights_sha256(method, folder), card(method, folder)
     if digest != content["sha256"]:
-        raise WeightsError(f"{weights}: not the weights that its card describes; {_remedy(method)}")
+        raise WeightsError(
+            f"{weights}: not the weights that its card describes; {_remedy(method, folder)}"
+        )
     again = "run `python -m experiments export`" + (f" --folder {folder}" if folder else "")
     try:
         exports = content["exports"]
@@ -141,8 +148,14 @@ def _is_of_frames(model) -> bool:
     return len(model.inputs[0].shape) == 3 and before == after and has_hop
 
 
-def _remedy(method: str) -> str:
-    return f"restore it from the repository or run `make train-{method}`"
+def _remedy(method: str, folder: Path | None) -> str:
+    """What brings back the weights of a method, where they are not what they should be."""
+    if method not in METHODS:
+        return "run `make design`"
+    if Path(folder or FOLDER).resolve() == FOLDER:
+        return f"restore it from the repository or run `make train-{method}`"
+    again = f"python -m experiments train {method} --out {folder}"
+    return f"copy it there again from where it came, or train anew: `{again}`"
 
 
 def macs_per_second(model, hop_length: int) -> float:

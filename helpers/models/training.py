@@ -21,6 +21,7 @@ from helpers import audio, store
 from helpers.backend import keras, ops
 from helpers.data import corpus, dataset, noise, noise_bank, pool
 from helpers.models import (
+    TRAINABLE,
     WeightsError,
     build,
     card,
@@ -39,6 +40,7 @@ from helpers.models.blocks import WaveformWrapper, hop_length, register
 LEARNING_RATES = {"Adam": 1e-3, "Muon": 3e-3}
 CURVE = ("epoch", "loss", "seconds", "val_loss")  # the columns of a learning curve
 BESIDE = (".json", ".history.csv", ".tflite")  # of the files that belong to weights
+GATES = {"GRU": 3, "LSTM": 4}  # whose weights lie side by side in the last axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Plan:
     batch_size: int = 16
     seconds: float = 3.0  # of audio, one example
     optimizer: str = "Adam"  # or "Muon"
-    learning_rate: float = 1e-3  # of the first cycle
+    learning_rate: float = 1e-3  # of the first cycle; with a `start` that begins at half of it
     si_sdr_weight: float = 0.1  # of SI-SDR in the loss, in units of 10 dB
     level_weight: float = 0.0  # of the output's level error, in dB, in the loss
     start: str = ""  # folder of trained weights to go on from, as in one more cycle
@@ -98,7 +100,7 @@ def make_data(plan: Plan, verbose: bool = False):
     From the corpus and noise that are found; where several workers train together, this one's
     share. Speakers and recorded noise categories of the two are disjoint. Raises ValueError where
     noise is to be recorded only and a split has none, corpus.CorpusError for a corpus of too few
-    speakers.
+    speakers, and store.FileError as `check_data` does.
     """
     folder, recordings = corpus.find_corpus(verbose), corpus.find_noise(verbose)
     paths, sets = paths_by_split(folder), {}
@@ -195,18 +197,32 @@ def starting_weights(plan: Plan, frame_model: keras.Model) -> list[np.ndarray]:
 
 
 def grown(trained: keras.Model, larger: keras.Model) -> list[np.ndarray]:
-    """Weights of a trained model for one of the same or a larger shape, zeros for what is new.
+    """Weights of a trained model for one of the same or a larger shape.
 
-    What is new stands last in its kernel, so at the start the larger model gives what the trained
-    one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError where
-    the trained model is the larger one, or one of other layers.
+    What reads something new reads it with zeros, so at the start the larger model gives what the
+    trained one does (T. Chen, I. Goodfellow and J. Shlens, "Net2Net", ICLR 2016). Raises ValueError
+    where the trained model is the larger one, or one of other layers.
     """
-    pairs = list(zip(trained.get_weights(), larger.get_weights(), strict=True))
-    if any(np.any(np.less(new.shape, old.shape)) for old, new in pairs):
+    layers = [layer for layer in larger.layers for _ in layer.weights]
+    triples = list(zip(trained.get_weights(), larger.get_weights(), layers, strict=True))
+    if any(np.any(np.less(new.shape, old.shape)) for old, new, _ in triples):
         raise ValueError("the weights to start from are of a larger model than this one")
-    return [
-        np.pad(w, [(0, n - o) for o, n in zip(w.shape, new.shape, strict=True)]) for w, new in pairs
-    ]
+    return [widened(*triple) for triple in triples]
+
+
+def widened(old: np.ndarray, new: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    """A weight of a layer with zeros behind it in each axis, in the shape of `new`.
+
+    In the last axis recurrent layers keep one gate after the other, so each is widened by itself.
+    New units of recurrent and dense layers take from `new` how they listen: with zeros on both
+    sides no gradient would ever reach them.
+    """
+    gates = GATES.get(type(layer).__name__, 1)
+    old, new = (one.reshape(*one.shape[:-1], gates, -1) for one in (old, new))
+    wide = np.pad(old, [(0, n - o) for o, n in zip(old.shape, new.shape, strict=True)])
+    if isinstance(layer, keras.layers.Dense | keras.layers.GRU | keras.layers.LSTM):
+        wide[..., old.shape[-1] :] = new[..., old.shape[-1] :]
+    return wide.reshape(*new.shape[:-2], -1)
 
 
 def make_optimizer(name: str, rate) -> keras.optimizers.Optimizer:
@@ -334,8 +350,13 @@ class History(keras.callbacks.Callback):
 
 
 def bookkeeping(run_dir: Path) -> list[keras.callbacks.Callback]:
-    """What every training does after an epoch, so that it can be stopped."""
-    return [Checkpoint(run_dir), Stopwatch(), *([] if workers.rank() else [History(run_dir)])]
+    """What every training does after an epoch, so that it can be stopped.
+
+    The checkpoint comes last: what is stopped before it is run again, and its line of the curve
+    replaced; a line that came after it would be lost.
+    """
+    curve = [] if workers.rank() else [History(run_dir)]
+    return [Stopwatch(), *curve, Checkpoint(run_dir)]
 
 
 def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
@@ -352,6 +373,8 @@ def read_history(run_dir: Path, before: float = np.inf) -> list[str]:
 
 def check(plan: Plan) -> None:
     """Raise ValueError for a plan that cannot be run."""
+    if plan.method not in TRAINABLE:
+        raise ValueError(f"unknown method {plan.method!r}; choose {', '.join(TRAINABLE)}")
     if not plan.cycles or min(plan.cycles) < 1:
         raise ValueError(f"cycles {' '.join(map(str, plan.cycles))}: give each an epoch or more")
     if plan.start_share and not plan.start:
@@ -367,9 +390,10 @@ def train(plan: Plan, stop_after: int | None = None, verbose: int = 0) -> keras.
 
     Checkpoints, `plan.json` and `history.csv` stand in `plan.run_dir`. `stop_after`: leave after
     so many epochs in all (None is returned). `verbose`: as for `keras.Model.fit`. Raises ValueError
-    as `check` does, before anything is written, store.FileError where another process runs
-    the same plan, or a checkpoint finds no room, and workers.WorkersError where several processes
-    cannot run it together.
+    as `check` does, before anything is written, and as `make_data` does; store.FileError where
+    another process runs the same plan, its epochs were made of other data, or a checkpoint finds
+    no room; models.WeightsError as `compile_model` does; and workers.WorkersError where several
+    processes cannot run it together.
     """
     check(plan)
     with contextlib.nullcontext() if workers.rank() else store.alone(plan.run_dir):
@@ -560,6 +584,9 @@ def training_minutes(plan: Plan) -> float:
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, with "+" where files differ from it; "" outside git."""
+    """The commit of the code that runs, with "+" where files differ from it; "" without git."""
     command = ["git", "-C", str(store.ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # it is not installed: no reason to lose a training
+        return ""
