@@ -255,6 +255,26 @@ def by_source(rows: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(texts).T, "input", "category", "clips", "speakers")
 
 
+def by_known_source() -> str:
+    """The same for bright recordings of categories that training or choices heard, at 5 dB."""
+    rows = tables.load_rows(RESULTS / "bright.csv")
+    texts = {}
+    pairs = {
+        "default minus input": (DEFAULT, "noisy"),
+        "default minus low-pass": (DEFAULT, "low-pass"),
+    }
+    pairs["model alone minus low-pass"] = ("spectrogram", "low-pass")
+    for (source, share, split), part in rows[rows.snr_db == 5].groupby(
+        ["source", "share", "heard_in"]
+    ):
+        name = (source, f"{share:.0%}", split, part.utterance.nunique())
+        texts[name] = {
+            title: difference_text(tables.difference(part, *pair, "si_sdr"), FORMS["si_sdr"][1])
+            for title, pair in pairs.items()
+        }
+    return markdown(pd.DataFrame(texts).T, "category", "above 4 kHz", "heard in", "clips")
+
+
 def design_tables(rows: pd.DataFrame) -> dict[str, str]:
     """What the noise of the training gives, what the network, and what more hours of it."""
     trained = tables.load_rows(RESULTS / "design.csv")
@@ -394,6 +414,7 @@ def results_page() -> str:
         bright=on_bright(rows),
         bright_scores=score_tables(rows, conditions.BRIGHT_RECORDINGS),
         sources=by_source(rows),
+        known_sources=by_known_source(),
         **design_tables(rows),
         **real_tables(),
         n_heard=heard.utterance.nunique(),

@@ -9,7 +9,7 @@ from experiments import evaluate, train
 from helpers import models, store
 from helpers.backend import keras
 from helpers.data import corpus
-from helpers.models import export, training
+from helpers.models import export, spectrogram, training
 from helpers.models.blocks import WaveformWrapper, hop_length, zero_states
 
 
@@ -126,3 +126,8 @@ def test_a_plan_trains_it_and_the_weights_are_a_system(trained, noisy):
     np.testing.assert_allclose(out, through(network, noisy[:20_001]), atol=1e-6)
     assert entry.version == models.weights_sha256("dtln", folder)
     assert entry.code != evaluate.trained("spectrogram").code
+
+
+def test_a_layer_of_the_same_name_does_not_take_its_place():
+    """`dtln` has `MaskedFrames` too, and was imported last."""
+    assert type(models.load("spectrogram").get_layer("denoised")) is spectrogram.MaskedFrames

@@ -92,9 +92,10 @@ def load(method: str, folder: Path | None = None):
         )
     from helpers.backend import keras
 
-    module(method)  # its layers are registered now
+    own = {f"denoiser>{name}": one for name, one in vars(module(method)).items()}
     try:
-        model = keras.saving.load_model(path, compile=False)
+        with keras.saving.CustomObjectScope(own):  # another module may have layers of that name
+            model = keras.saving.load_model(path, compile=False)
         name, whole = model.name, _is_of_frames(model)
     except Exception as error:  # Keras has no error of its own for a damaged archive
         what = " ".join(f"{type(error).__name__}: {error}".split())[:120]
