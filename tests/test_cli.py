@@ -1,6 +1,5 @@
 """The command line as a user meets it: what it writes, what it says, how it exits."""
 
-import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -12,14 +11,13 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from conftest import keep, riff, save_model
+from conftest import assert_all_end, heed_signals, keep, needs_proc, processes_of, riff, save_model
 
 from experiments.__main__ import main as experiments_main
 from helpers import audio, command, models, reading, store
@@ -403,12 +401,6 @@ def test_a_training_without_epochs_replaces_nothing(tmp_path, monkeypatch, cycle
     assert (tmp_path / "spectrogram.keras").read_bytes() == b"precious"
 
 
-def heed_signals():
-    """In a process that begins: what runs the tests may ignore signals, as `nohup` and `&` do."""
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.fixture
 def new_corpus(tmp_path):
     """The bundled sample, cut a little shorter each time: nothing of it can be kept already."""
@@ -451,30 +443,11 @@ def at_work(tmp_path, new_corpus):
         process.wait()
 
 
-def processes_of(session: int) -> list[int]:
-    """The living processes of a session, by the sixth field of /proc/PID/stat."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, _, number = path.read_text().rpartition(")")[2].split()[:4]
-            if int(number) == session and state != "Z":
-                found.append(int(path.parent.name))
-    return found
-
-
-def assert_all_end(session: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while left := processes_of(session):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
 COMMANDS = {
     "evaluate": ("helpers", "evaluate"),
     "score": ("helpers", "score", "--split", "test", "--utterances", "6"),
     "run": ("helpers", "run", "--utterances", "6"),
 }
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
 @needs_proc
