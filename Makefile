@@ -1,7 +1,7 @@
 # `make help` lists the targets. The environment is .venv, or the conda env "denoiser" if active.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-light test-optional test-live test-distributed test-site lab notebooks site results peers speed recognition specialist design phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
+.PHONY: help run test test-browser test-light test-optional test-peers test-live test-distributed test-site lab notebooks site results peers speed recognition specialist design phonemes ablation adversarial adapting ladder report train-waveform train-spectrogram clean
 
 ifeq ($(CONDA_DEFAULT_ENV),denoiser)
 BIN := $(CONDA_PREFIX)/bin
@@ -24,7 +24,8 @@ run: $(READY) ## the main job: add noise, denoise by both methods, write clips, 
 test: $(READY) ## lint, order of imports, unit tests, and every notebook in quick mode
 	$(call stage,ruff,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 	$(call stage,imports,$(BIN)/lint-imports --no-logo)
-	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_*.py --ignore tests/test_cluster.py)
+	$(call stage,unit tests,$(BIN)/python -m pytest -n 2 --dist loadfile \
+		$(filter-out tests/test_cluster.py,$(wildcard tests/test_*.py)))
 	$(call stage,notebooks,DENOISER_QUICK=1 $(BIN)/python -m pytest -n 2 --dist loadscope -p tests.patient_kernels \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout 600 notebooks)
@@ -38,7 +39,12 @@ test-light: $(READY) ## the light part alone, in an empty environment: half a mi
 
 test-optional: $(READY) ## the recognisers and file formats that `make test` leaves out: installs and tests them, two minutes
 	$(BIN)/python -m pip install -q -r requirements-asr.txt -r requirements-formats.txt
-	$(call stage,optional,$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_recognition.py tests/test_reading.py)
+	$(call stage,optional,DENOISER_NO_SKIPS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+		tests/test_recognition.py tests/test_reading.py)
+
+test-peers: .venv-peers/.ready ## the denoisers that people install, in .venv-peers: a minute and the network
+	$(call stage,peers,DENOISER_NO_SKIPS=1 .venv-peers/bin/python -m pytest tests/test_evaluate.py \
+		-k "peer or hush")
 
 test-live: $(READY) ## `denoiser live` between two sound cards of PulseAudio, and its latency: a minute
 	@command -v pulseaudio > /dev/null && command -v parec > /dev/null || { echo \

@@ -407,6 +407,7 @@ def score(args) -> int:
     files = ()
     if any(band.kind == "recorded" for band in bands):
         split = args.split.partition("+")[0]
+        split = "test" if split == "other" else split  # recordings have no such split
         files = tuple(noise.recorded_files(corpus.find_noise(verbose=True), split))
     heard = systems.standard_systems()
     for folder in args.also:

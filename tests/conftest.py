@@ -1,13 +1,23 @@
-"""What several test modules share: quiet TensorFlow on the CPU, a clip, models, bad files."""
+"""What several test modules share: quiet TensorFlow on the CPU, a clip, models, bad files.
+
+DENOISER_NO_SKIPS makes a skipped test fail: for targets that install all that their tests need.
+"""
 
 import os
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.pop("DENOISER_CORPUS", None)  # the reader's own choices do not reach the tests
+os.environ.pop("DENOISER_NOISE", None)
+os.environ.pop("DENOISER_DEBUG", None)
 
+import contextlib
 import hashlib
 import json
+import signal
 import struct
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +33,12 @@ settings.register_profile("course", max_examples=25, deadline=None, derandomize=
 settings.load_profile("course")
 
 
-@pytest.fixture(autouse=True)
-def no_chosen_corpus(monkeypatch):
-    """The reader's own choice of data does not reach the tests."""
-    monkeypatch.delenv("DENOISER_CORPUS", raising=False)
-    monkeypatch.delenv("DENOISER_NOISE", raising=False)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.skipped and os.environ.get("DENOISER_NO_SKIPS"):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr[2]}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +108,44 @@ def pass_through(tmp_path_factory):
 def perturbed(tmp_path_factory, method):
     """A Denoiser, of each method, that changes its input at random, but the same each time."""
     return save_model(method, tmp_path_factory.mktemp(f"perturbed-{method}"), perturb)
+
+
+# --- processes and signals -----------------------------------------------------------------------
+
+
+def heed_signals():
+    """In a process that begins: what runs the tests may ignore signals, as `nohup` and `&` do."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """This process heeds Ctrl-C, also where what runs the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session, by the sixth field of /proc/PID/stat."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = path.read_text().rpartition(")")[2].split()[:4]
+            if int(number) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def assert_all_end(session: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := processes_of(session):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
 # --- files that must be refused -----------------------------------------------------------------

@@ -32,8 +32,8 @@ def test_as_long_as_it_came_and_level_free(settings, n_samples, pair):
     np.testing.assert_allclose(louder, 10 * denoised, atol=1e-3 * np.abs(louder).max() + 1e-7)
 
 
-@pytest.mark.parametrize(("scale", "error"), [("db", 1e-4), ("compressed", 1e-4)])
-def test_a_picture_can_be_turned_back(scale, error):
+@pytest.mark.parametrize("scale", ["db", "compressed"])
+def test_a_picture_can_be_turned_back(scale):
     rng = np.random.default_rng(1)
     S = np.float32(rng.normal(0, 1, (1, 16, 257, 2)))
     layer = picture.Picture(scale)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SAMPLE
 
 from experiments import remix as experiment
 from helpers import audio, models, store
@@ -18,7 +19,8 @@ from helpers.backend import keras
 from helpers.data import corpus
 from helpers.denoise.stream import Denoiser
 from helpers.evaluation import tables
-from helpers.models import remix, spectrogram
+from helpers.models import remix, spectrogram, training
+from helpers.models.blocks import WaveformWrapper
 from helpers.models.losses import DenoisingLoss
 from helpers.models.remix import Recipe, Student
 from helpers.tool import adapt
@@ -56,16 +58,19 @@ def tiny() -> keras.Model:
 
 
 def call(runs, *arguments) -> list[str]:
-    """A quick run of `denoiser adapt` in a process of its own, its checkpoints below `runs`."""
+    """A quick run of `denoiser adapt` in a process of its own, its checkpoints below `runs`, its
+    known noise synthetic, its level measured on one clip."""
     code = (
         "import pathlib, sys; from helpers import store; from helpers.__main__ import main; "
+        "from helpers.data import corpus; corpus.find_noise = lambda verbose=False: None; "
+        "from helpers.models import training; training.clean_gain.__defaults__ = (1,); "
         "store.RUNS = pathlib.Path(sys.argv[1]); sys.exit(main(['adapt', *sys.argv[2:]]))"
     )
     return [sys.executable, "-c", code, str(runs), *map(str, arguments)]
 
 
 def environment() -> dict:
-    return os.environ | {"DENOISER_QUICK": "1"}
+    return os.environ | {"DENOISER_QUICK": "1", "DENOISER_CORPUS": str(SAMPLE)}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,20 @@ def test_killed_and_called_again_it_gives_the_same_weights(tmp_path, adapted, st
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_waveform_model_is_adapted_and_its_level_is_set(tmp_path, noisy_folder, monkeypatch):
+    """From the shipped weights. Learned bases let the level drift, so the end of it sets it."""
+    places = "--out", tmp_path / "out"
+    command = call(tmp_path / "runs", noisy_folder, *places, "--method", "waveform", "--steps", "2")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    card = models.card("waveform", tmp_path / "out")
+    assert (card["plan"]["method"], card["steps"]) == ("waveform", 2)
+    assert f"rule: {adapt.RULE}" in done.stdout
+    monkeypatch.setenv("DENOISER_CORPUS", str(SAMPLE))
+    model = models.load("waveform", tmp_path / "out")
+    assert training.clean_gain(WaveformWrapper(model, 80), 1) == pytest.approx(1, abs=1e-3)
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
@@ -179,10 +198,21 @@ def test_places_that_are_no_good_are_one_line(tmp_path, noisy_folder, capsys):
     assert error(*places).startswith(f"error: {nowhere / 'spectrogram.keras'}: missing; ")
     assert "holds the weights to start from" in error("--out", models.FOLDER)
     assert not nowhere.exists()
-    for options in (["--minutes", "0"], ["--steps", "0"], []):
-        with pytest.raises(SystemExit) as stop:
-            main(["adapt", str(noisy_folder), *options])
-        assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "out", "--minutes", "0"], "argument --minutes: 0: choose minutes, 1 or more"),
+        (["--out", "out", "--steps", "0"], "argument --steps: 0: choose a whole number, 1 or more"),
+        ([], "the following arguments are required: --out"),
+    ],
+)
+def test_a_call_that_is_no_good_is_refused(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["adapt", "in", *options])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(f"denoiser adapt: error: {message}\n")
 
 
 # --- the rule -----------------------------------------------------------------------------------
@@ -219,6 +249,39 @@ def test_the_steps_are_those_of_the_first_start(tmp_path, monkeypatch):
     assert json.loads((plan.run_dir / "plan.json").read_text())["minutes"] == 5
     other = adapt.Adaptation("spectrogram", str(models.FOLDER), (("b.flac", 9),), minutes=5)
     assert other.run_dir != plan.run_dir
+
+
+class NoisyClips:
+    """In place of `adapt.Data`: the same batch again and again."""
+
+    def batches(self, n_batches):
+        return as_dataset(((clips(1), clips(2)), clips(3))).repeat(n_batches)
+
+
+def test_the_steps_that_are_timed_are_undone(start, monkeypatch):
+    """As if none had been: weights of both models, moments and number of steps."""
+    moved = []
+
+    def begin(model, before):
+        pairs = zip(before, model.frame_model.get_weights(), strict=True)
+        moved.append(any(np.any(one != other) for one, other in pairs))
+        assert int(model.optimizer.iterations.numpy()) == 4
+        undo(model, before)
+
+    undo = remix.begin
+    monkeypatch.setattr(remix, "begin", begin)
+    monkeypatch.setattr(adapt, "TIMED", 2)
+    sizes = {"batch_size": SHAPE[0], "seconds": SHAPE[1] / 16_000}
+    plan = adapt.Adaptation("spectrogram", str(start), minutes=10, **sizes)
+    model = Student(models.load("spectrogram", start), plan.recipe)
+    before = model.frame_model.get_weights()
+    steps = adapt.steps_in(plan, model, NoisyClips(), time.monotonic())
+    assert 0 < steps < np.inf
+    assert moved == [True]
+    for one in (model, model.teacher):
+        for old, now in zip(before, one.frame_model.get_weights(), strict=True):
+            np.testing.assert_array_equal(now, old)
+    assert not any(np.any(one.numpy()) for one in model.optimizer.variables)
 
 
 # --- the recipe ---------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def of_judges(weight):
     return experiment.Training("discriminator", weight, 0)
 
 
-def test_a_training_that_was_killed_goes_on_bit_for_bit(small_training, monkeypatch, tmp_path):
+def test_a_training_that_was_killed_goes_on_bit_for_bit(small_training, monkeypatch):
     whole = small_training(0.5).frame_model.get_weights()
     folder = of_judges(0.5).run_dir(["of a test"])
     curve = (folder / "curve.csv").read_text()
@@ -316,7 +316,7 @@ def test_weights_and_seeds_have_curves_of_their_own(tmp_path):
     assert list(found.columns[:3]) == ["system", "weight", "seed"]
 
 
-def test_parts_that_are_scored_are_not_scored_again(speech_files, tmp_path, monkeypatch):
+def test_parts_that_are_scored_are_not_scored_again(speech_files, tmp_path):
     utterances = [
         {"utterance": path.stem, "speaker": path.parts[-3], "split": "validation", "path": path}
         for path in speech_files

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from conftest import keep, save_model
+from conftest import heed_signals, keep, save_model
 
 from helpers import audio, reading, store, writing
 from helpers.__main__ import main
@@ -323,7 +323,7 @@ def test_a_stopped_batch_says_what_is_done_and_goes_on(tmp_path, weights, comman
     call = [sys.executable, "-m", "helpers", command, str(folder), str(out)]
     call += ["--weights", str(weights)] if command == "denoise" else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(call, **pipes)
+    process = subprocess.Popen(call, **pipes, preexec_fn=heed_signals)
     deadline = time.monotonic() + 120
     while not (out / "003.flac").exists():
         time.sleep(0.01)

@@ -1,6 +1,5 @@
 """The command line as a user meets it: what it writes, what it says, how it exits."""
 
-import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -12,18 +11,18 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from conftest import keep, riff, save_model
+from conftest import assert_all_end, heed_signals, keep, needs_proc, processes_of, riff, save_model
 
 from experiments.__main__ import main as experiments_main
 from helpers import audio, command, models, reading, store
-from helpers.__main__ import EXPERIMENTS, main
+from helpers.__main__ import EXPERIMENTS, main, parser
+from helpers.data import corpus
 from helpers.evaluation import tables
 
 
@@ -60,7 +59,10 @@ def test_help_needs_no_tensorflow(package):
     assert result.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", ["run", "denoise", "add-noise", "train", "score", "download"])
+(COMMAND,) = (one for one in parser()._actions if one.dest == "command")
+
+
+@pytest.mark.parametrize("command", COMMAND.choices)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
@@ -84,7 +86,7 @@ def test_denoise_one_file(tmp_path, tree, weights, method, capsys):
     name = {"a": "waveform", "s": "spectrogram"}.get(method, method)
     out = capsys.readouterr().out
     assert "\n1 done, 3.0 s of audio in" in out
-    assert name in out
+    assert f"with the {name} method\n" in out
     np.testing.assert_allclose(sf.read(target)[0], sf.read(tree / "a.wav")[0], atol=1e-4)
 
 
@@ -139,6 +141,23 @@ def test_denoise_says_what_was_done_to_each_file(tmp_path, tree, weights, capsys
     assert caught.value.code == 2
     assert "--mix: 2: choose a share from 0 to 1" in capsys.readouterr().err
     assert not (tmp_path / "o.flac").exists()
+
+
+@pytest.mark.parametrize("method", ["waveform", "spectrogram"])
+def test_mix_is_the_share_of_what_the_network_gives(tmp_path, noisy, method, capsys):
+    sf.write(tmp_path / "a.wav", noisy, 16_000)
+    call = ["denoise", str(tmp_path / "a.wav"), "--method", method, "--whole-band", "--mix"]
+    none, half, whole = (
+        audio.read(denoised_by([*call, mix], tmp_path / f"{mix}.flac")) for mix in ("0", ".5", "1")
+    )
+    np.testing.assert_allclose(none, noisy, atol=2**-14)
+    assert np.abs(whole - noisy).max() > 0.05
+    np.testing.assert_allclose(half, (noisy + whole) / 2, atol=2**-14)
+
+
+def denoised_by(call, target):
+    assert main([*call[:2], str(target), *call[2:]]) == 0
+    return target
 
 
 @pytest.mark.parametrize("old", [["--gate", "inf"], ["--low-share", "1"], ["--by-frequency"]])
@@ -200,6 +219,14 @@ def test_a_folder_does_not_fit_into_a_file(tmp_path, tree, capsys):
         assert main([name, str(tree), str(target), "--overwrite"]) == 1
         assert f"error: {target}: is a file, but {tree} is a folder" in capsys.readouterr().err
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("source", ["bad.wav", "."], ids=["a file", "a folder"])
+def test_with_debug_the_error_itself_is_raised(tmp_path, tree, weights, source, monkeypatch):
+    monkeypatch.setenv("DENOISER_DEBUG", "1")
+    call = ["denoise", str(tree / source), str(tmp_path / "out"), "--weights", str(weights)]
+    with pytest.raises(audio.AudioError, match=r"bad\.wav: not readable as audio"):
+        main(call)
 
 
 @pytest.mark.parametrize("source", ["missing.wav", "bad.wav"])
@@ -284,6 +311,21 @@ def test_add_noise_refuses_nonsense(tmp_path, tree, options, message, capsys):
     assert not (tmp_path / "n.flac").exists()
 
 
+# --- download -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subset", "folder"), [("dev-clean", "LibriSpeech"), ("UrbanSound8K", "noise")]
+)
+def test_what_is_fetched_goes_where_it_is_looked_for(subset, folder, monkeypatch, capsys):
+    """With the transfer itself replaced: it is tested in test_download.py."""
+    from helpers.tool import download
+
+    monkeypatch.setattr(download, "download", lambda name, place: place / name)
+    assert main(["download", subset]) == 0
+    assert capsys.readouterr().out == f"{store.ROOT / 'data' / folder / subset}\n"
+
+
 # --- run, score and train -------------------------------------------------------------------------
 
 
@@ -320,6 +362,35 @@ def test_score_makes_a_table_of_chosen_conditions(tmp_path, monkeypatch, capsys)
     out = capsys.readouterr().out
     assert out.startswith("Corpus: data/sample (the bundled sample")
     assert (tmp_path / "rows.md").read_text().strip() in out
+
+
+def named_for(split, name):
+    """A name of a folder of recordings that goes to a split."""
+    names = (f"{name}{i}" for i in range(100))
+    return next(one for one in names if corpus.hash_split(one) == split)
+
+
+def test_score_of_other_speakers_is_in_the_recordings_of_the_test(
+    tmp_path, monkeypatch, noisy, capsys
+):
+    from helpers.evaluation import scoring
+
+    speaker = store.ROOT / "data" / "sample" / "sample-clean" / "9001"
+    shutil.copytree(speaker, tmp_path / "speech" / "dev-other" / "9001")
+    for split in ("train", "test"):
+        audio.write(tmp_path / "noise" / named_for(split, "rain") / "a.flac", noisy)
+    monkeypatch.setenv("DENOISER_CORPUS", str(tmp_path / "speech"))
+    monkeypatch.setenv("DENOISER_NOISE", str(tmp_path / "noise"))
+    given, whole = [], scoring.evaluate
+    monkeypatch.setattr(scoring, "evaluate", lambda *all_: given.append(all_[-1]) or whole(*all_))
+    call = ["score", "--split", "other", "--utterances", "1", "--out", str(tmp_path / "rows")]
+    assert main([*call, "--noise", "recorded:3000-8000", "--snr", "0", "--level", "-30"]) == 0
+    assert given == [(tmp_path / "noise" / named_for("test", "rain") / "a.flac",)]
+    rows = tables.load_rows(tmp_path / "rows.csv")
+    assert len(rows) == 7
+    told = {"split": "other", "kind": "recorded", "low": 3_000, "snr_db": 0, "level_db": -30}
+    assert all((rows[name] == value).all() for name, value in told.items())
+    assert rows.si_sdr[rows.system == "noisy"].item() == pytest.approx(0, abs=0.1)
 
 
 def test_score_sets_other_weights_beside_the_shipped(tmp_path, monkeypatch, weights, capsys):
@@ -403,12 +474,6 @@ def test_a_training_without_epochs_replaces_nothing(tmp_path, monkeypatch, cycle
     assert (tmp_path / "spectrogram.keras").read_bytes() == b"precious"
 
 
-def heed_signals():
-    """In a process that begins: what runs the tests may ignore signals, as `nohup` and `&` do."""
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.fixture
 def new_corpus(tmp_path):
     """The bundled sample, cut a little shorter each time: nothing of it can be kept already."""
@@ -451,30 +516,11 @@ def at_work(tmp_path, new_corpus):
         process.wait()
 
 
-def processes_of(session: int) -> list[int]:
-    """The living processes of a session, by the sixth field of /proc/PID/stat."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, _, number = path.read_text().rpartition(")")[2].split()[:4]
-            if int(number) == session and state != "Z":
-                found.append(int(path.parent.name))
-    return found
-
-
-def assert_all_end(session: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while left := processes_of(session):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
 COMMANDS = {
     "evaluate": ("helpers", "evaluate"),
     "score": ("helpers", "score", "--split", "test", "--utterances", "6"),
     "run": ("helpers", "run", "--utterances", "6"),
 }
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
 @needs_proc

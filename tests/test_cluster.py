@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from conftest import heed_signals
 
 from helpers import command, store
 from helpers.__main__ import main
@@ -223,11 +224,6 @@ def test_a_file_that_kills_its_workers_is_told_and_the_rest_done(tmp_path):
     assert len(contents(tmp_path / "out")) == len(kept) == 29
 
 
-def heed_ctrl_c():
-    """Where the tests run in the background of a shell, they and their children ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @needs_dask
 def test_ctrl_c_ends_all_in_one_line(folder, tmp_path, noisy):
     for i in range(100):
@@ -235,7 +231,7 @@ def test_ctrl_c_ends_all_in_one_line(folder, tmp_path, noisy):
     out, pipe = tmp_path / "out", subprocess.PIPE
     call = [sys.executable, "-m", "helpers", "denoise", folder, out, "--cluster", "local:2"]
     options = {"env": os.environ | {"PYTHONPATH": str(store.ROOT)}, "text": True}
-    options["preexec_fn"] = heed_ctrl_c
+    options["preexec_fn"] = heed_signals
     command = subprocess.Popen(call, start_new_session=True, stdout=pipe, stderr=pipe, **options)
     while len(list(out.glob("*.flac"))) < 10:
         assert command.poll() is None

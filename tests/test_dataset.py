@@ -75,7 +75,11 @@ def test_levels_and_snr_fill_their_ranges(examples):
 
 def test_speech_shorter_than_an_example_is_padded(pool):
     rng = np.random.default_rng(0)
-    assert dataset.cut_speech(pool[:5_000], rng, N_SAMPLES).shape == (N_SAMPLES,)
+    cuts = [dataset.cut_speech(pool[:5_000], rng, N_SAMPLES) for _ in range(20)]
+    assert {cut.shape for cut in cuts} == {(N_SAMPLES,)}
+    assert any(np.array_equal(cut[:5_000], pool[:5_000] / np.float32(32768)) for cut in cuts)
+    longest = int(5_000 / dataset.SPEED_RANGE[0])
+    assert all(cut[:3_000].any() and not cut[longest + 1 :].any() for cut in cuts)
 
 
 def test_most_speech_keeps_its_speed_and_all_of_its_band():

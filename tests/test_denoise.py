@@ -11,7 +11,6 @@ import soundfile as sf
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import signal
 
 from helpers import audio
 from helpers.audio import AudioError
@@ -370,12 +369,6 @@ def with_settings(denoiser, **settings):
     return changed
 
 
-def estimate(noisy, denoised):
-    above = signal.butter(8, 2_000, "high", fs=16_000, output="sos")
-    kept, removed = (signal.sosfilt(above, x) for x in (denoised, noisy - denoised))
-    return 10 * np.log10(np.sum(kept**2) / np.sum(removed**2))
-
-
 def test_mix_puts_the_input_back(perturbed, speech):
     denoised = perturbed(speech)
     for mix in (0.0, 0.25, 1.0):
@@ -406,9 +399,7 @@ def test_a_file_without_noise_is_left_to_the_bit(pass_through, tmp_path, subtype
 
 
 def by_frequency(denoiser, mix=1.0):
-    gated = copy.copy(denoiser)
-    gated.by_frequency, gated.mix = True, mix
-    return gated
+    return with_settings(denoiser, by_frequency=True, mix=mix)
 
 
 def test_an_input_of_which_nothing_is_removed_comes_back_exactly(pass_through, speech):

@@ -31,8 +31,7 @@ def changes(network: keras.Model, samples: np.ndarray, at: int) -> np.ndarray:
 
 
 def test_size_is_the_published_one(network):
-    assert network.count_params() == 986_753
-    assert round(network.count_params() / 1e3) == 987
+    assert network.count_params() == 986_753  # "987 k"
 
 
 @pytest.mark.parametrize("n_samples", [1, 511, 512, 4_001])

@@ -27,10 +27,12 @@ SAMPLE = store.ROOT / "data" / "sample"
 
 
 def test_conditions_are_parsed():
-    assert Condition.parse("pink:2500-7000").low == 2500
-    assert Condition.parse("white").high == noise.HIGH
+    assert Condition.parse("pink:2500-7000") == Condition("pink", 2_500, 7_000)
+    assert Condition.parse("white") == Condition("white", noise.LOW, noise.HIGH)
     with pytest.raises(ValueError, match="KIND:LOW-HIGH"):
         Condition.parse("pink:loud")
+    with pytest.raises(ValueError, match="begin below its end"):
+        Condition.parse("pink:7000-2500")
 
 
 @pytest.mark.parametrize("title", conditions.CONDITIONS)
@@ -207,7 +209,7 @@ def test_speeds_of_two_environments_fill_one_file(monkeypatch, tmp_path):
     assert sorted(pd.read_csv(path).system) == ["noisy", "peer", "slow"]
 
 
-# --- the peers, whose packages are not installed here -------------------------------------------
+# --- the peers; those that are installed, by `make test-peers` -----------------------------------
 
 
 @pytest.mark.parametrize("delay", [0, 1, 96, 320, -40])
@@ -242,8 +244,14 @@ def test_blocks_of_16_bit_lose_nothing_but_precision(speech, n_samples):
     np.testing.assert_allclose(output[:n_samples], speech[:n_samples], atol=2e-5)
 
 
-def test_peers_that_are_missing_are_named():
-    with pytest.raises(importlib.metadata.PackageNotFoundError):
+def test_peers_that_are_missing_are_named(monkeypatch):
+    def version(package):
+        if package == "pyrnnoise":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(peers.metadata, "version", version)
+    with pytest.raises(importlib.metadata.PackageNotFoundError, match="pyrnnoise"):
         peers.versions()
 
 

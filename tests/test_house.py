@@ -13,9 +13,8 @@ import pytest
 
 from experiments import peers
 from helpers import audio, models, store
-from helpers.data import conditions
 from helpers.denoise import baselines, systems
-from helpers.denoise.stream import Denoiser
+from helpers.denoise.engine import KerasEngine
 from helpers.evaluation import metrics
 from helpers.models import ablation, spectrogram, waveform
 
@@ -131,15 +130,6 @@ def test_a_system_hears_the_noisy_clip_only_and_an_oracle_the_clean_one_too():
     assert {name for name, one in made.items() if isinstance(one, systems.Oracle)} == told
 
 
-def test_conditions_go_by_their_names():
-    assert conditions.NOISES["pink 2.5-7 kHz, 0 dB"].low == 2_500
-    assert conditions.CLEAN.title == "clean input"
-    assert conditions.QUIET.title == "white 4-8 kHz, speech at -50 dBFS, 0 dB"
-    assert list(conditions.HEADLINE) == [one.title for one in conditions.HEADLINE.values()]
-    for one in conditions.CONDITIONS.values():
-        assert conditions.Condition.of_row(one.row) == one
-
-
 # --- the frame size that looks adjustable -------------------------------------------------------
 
 
@@ -179,9 +169,9 @@ def test_frames_of_the_pictures_change_no_system_and_no_metric(speech, request, 
 
 @pytest.mark.parametrize("method", models.METHODS)
 def test_a_trained_model_keeps_its_frames_whatever_its_module_says(method, monkeypatch):
-    before = Denoiser(method)
+    before = KerasEngine(method)
     for module in (spectrogram, waveform):
         monkeypatch.setattr(module, "HOP_LENGTH", 64)
         monkeypatch.setattr(module, "WIN_LENGTH", 128)
-    after = Denoiser(method)
+    after = KerasEngine(method)
     assert (after.win_length, after.hop_length) == (before.win_length, before.hop_length)

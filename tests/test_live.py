@@ -178,7 +178,7 @@ def noisy(speech):
 
 
 @pytest.fixture(autouse=True)
-def told_often(monkeypatch):
+def told_often(monkeypatch, heeds_ctrl_c):
     monkeypatch.setattr(live, "TELL_SECONDS", 0.02)
 
 

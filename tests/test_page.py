@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+from conftest import heed_signals
 
 from helpers import __main__ as command_line
 from helpers import models
@@ -77,7 +78,7 @@ def test_nothing_else_is_served(ask, path):
     assert b"denoiser" not in body.lower()
 
 
-def test_a_link_out_of_the_folders_is_not_followed(ask, tmp_path, monkeypatch):
+def test_a_link_out_of_the_folders_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "inside.txt").write_text("x")
     (tmp_path / "outside.txt").write_text("x")
@@ -95,7 +96,7 @@ def test_the_command_says_where_and_ends_by_ctrl_c(monkeypatch, capsys):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_signals,
     )
     line = process.stdout.readline()
     found = re.match(r"http://127\.0\.0\.1:(\d+)/ ", line)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import soundfile as sf
+from conftest import assert_all_end, heed_signals, needs_proc, processes_of
 
 from helpers import command, models
 from helpers.__main__ import main
@@ -118,7 +119,7 @@ def test_several_processes_stop_in_order(tmp_path, noisy, sent, code, whom):
         sf.write(source / f"{i:03d}.wav", noisy, SR)
     call = [sys.executable, "-m", "helpers", "denoise", source, out, "--jobs", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    ways = {"start_new_session": True, "preexec_fn": heed_ctrl_c}
+    ways = {"start_new_session": True, "preexec_fn": heed_signals}
     process = subprocess.Popen([*map(str, call)], **pipes, **ways)
     while not (out / "003.flac").exists():
         time.sleep(0.01)
@@ -134,11 +135,7 @@ def test_several_processes_stop_in_order(tmp_path, noisy, sent, code, whom):
     assert all(sf.info(out / name).frames == len(noisy) for name in made)
 
 
-def heed_ctrl_c():
-    """In a process that begins: what runs the tests may ignore signals."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
+@needs_proc
 def test_a_killed_parent_leaves_no_workers(tmp_path, noisy):
     source = tmp_path / "in"
     source.mkdir()
@@ -148,16 +145,11 @@ def test_a_killed_parent_leaves_no_workers(tmp_path, noisy):
     process = subprocess.Popen([*map(str, call)], start_new_session=True)
     while not (tmp_path / "out" / "003.flac").exists():
         time.sleep(0.01)
+        assert process.poll() is None
+    assert len(processes_of(process.pid)) > 1
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert_all_end(process.pid, 10)
 
 
 # --- the processes alone --------------------------------------------------------------------------
@@ -185,15 +177,19 @@ def test_workers_share_tasks_and_a_death_costs_one():
     assert workers.end() == []
 
 
-def test_what_workers_told_before_their_end_is_not_lost():
+def test_what_workers_told_before_their_end_is_not_lost(tmp_path):
     def endless(task):
         yield "told"
+        (tmp_path / str(task)).touch()
         time.sleep(60)
 
     workers = command.Workers(endless, [1, 2], 2)
     first = next(iter(workers))
     assert first[1] == "told"
-    time.sleep(0.5)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2:  # both have told
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     before = time.monotonic()
     [rest] = workers.end()
     assert {first[0], rest[0]} == {1, 2}

@@ -42,12 +42,16 @@ def test_conda_and_pip_name_the_same_dependencies():
 
 
 def test_every_requirement_is_pinned_and_explained():
-    kinds = ("", "-formats", "-light", "-live", "-distributed", "-site")
+    kinds = ("", "-asr", "-browser", "-formats", "-light", "-live", "-distributed", "-site")
     names = [f"requirements{kind}.txt" for kind in kinds]
     lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
     for line in packages:
         assert re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+  # \S.*", line), line
+    for line in requirements("requirements-peers.txt"):  # a whole environment, explained above it
+        assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+    there = {path.name for path in ROOT.glob("requirements*.txt")}
+    assert there == {*names, "requirements-peers.txt"}
     assert requirements()[-1] == "-e ."
 
 

@@ -81,8 +81,8 @@ def test_noisy_is_the_sum_and_the_noise_has_its_snr(title, speech):
         assert 10 * np.log10(energy(clean) / added) == pytest.approx(condition.snr_db, abs=0.1)
 
 
-def test_a_scene_leaves_the_noise_of_an_utterance_as_it_is(speech):
-    """The condition's kind names it, so each draws its own; the same condition draws the same."""
+def test_a_scene_is_drawn_by_the_utterance(speech):
+    """The same one again for the same name, another for another."""
     condition = Condition("white + hum")
     first, again = (conditions.make_noisy("a", speech, condition, 0)[2] for _ in range(2))
     assert np.array_equal(first, again)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -181,7 +182,8 @@ def test_one_setting_gives_every_button_its_address_and_without_it_there_are_non
         "notebooks/02_noise.ipynb",
         "../notebooks/02_noise.ipynb",
     ]
-    assert pages.repository() == ""  # until the course has a public copy
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pages.repository() == project["tool"]["denoiser"]["repository"]
 
 
 @pytest.mark.parametrize("address", ["someone/course", "https://example.org/a/b", f"{ADDRESS}/x"])
@@ -378,5 +380,6 @@ def test_citation_says_what_the_project_says():
     assert f'version = "{cited["version"]}"' in project
     assert f'license = "{cited["license"]}"' in project
     assert cited["title"] in (ROOT / "README.md").read_text().splitlines()[0]
-    assert cited["authors"][0]["name"] in "The denoiser course authors"
+    (holder,) = re.findall(r"^Copyright \(c\) \d{4} (\S.*)$", (ROOT / "LICENSE").read_text(), re.M)
+    assert [author["name"] for author in cited["authors"]] == [holder]
     assert not {"url", "repository-code"} & set(cited)  # the address has one place: pyproject.toml

@@ -5,6 +5,7 @@ import itertools
 import json
 
 import pytest
+from conftest import SAMPLE
 
 from experiments import train
 from experiments.__main__ import main
@@ -15,6 +16,9 @@ from helpers.models.training import Plan
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
+    """The folder of runs, which are on the bundled sample and synthetic noise."""
+    monkeypatch.setenv("DENOISER_CORPUS", str(SAMPLE))
+    monkeypatch.setattr(training.corpus, "find_noise", lambda verbose=False: None)
     monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
 
@@ -43,12 +47,13 @@ def test_the_shipped_models_have_their_plans(runs, name, steps, hours):
     assert found[-1].out == models.FOLDER
 
 
-def test_the_last_step_is_that_of_the_card(runs):
-    step, card = train.read_plan("spectrogram")[-1].plan, models.card("spectrogram")["plan"]
+@pytest.mark.parametrize("method", models.METHODS)
+def test_the_last_step_is_that_of_the_card(runs, method):
+    step, card = train.read_plan(method)[-1].plan, models.card(method)["plan"]
     for name in ("cycles", "batch_size", "optimizer", "learning_rate", "level_weight", "seed"):
         value = getattr(step, name)
         assert (list(value) if name == "cycles" else value) == card[name]
-    assert step.start_share == card["start_share"]
+    assert step.start_share == card.get("start_share", 0)
 
 
 def test_the_plan_of_the_full_corpus_grows_the_network(runs):
@@ -172,11 +177,9 @@ def test_weights_that_were_replaced_are_made_again(runs, plan_file, trained, tmp
 def test_a_plan_that_is_done_is_not_done_with_other_speech(
     runs, plan_file, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("DENOISER_CORPUS", str(store.ROOT / "data" / "sample"))
-    monkeypatch.setattr(training.corpus, "find_noise", lambda: None)
     for _ in range(2):
         train.run_plan(str(plan_file), tmp_path / "weights")
-    table = training.corpus.read_corpus(store.ROOT / "data" / "sample")
+    table = training.corpus.read_corpus(SAMPLE)
     fewer = table[table.utterance != table.utterance[table.split == "train"].iloc[0]]
     monkeypatch.setattr(training.corpus, "read_corpus", lambda folder: fewer)
     with pytest.raises(store.FileError, match="begun with other speech; bring that back"):

@@ -54,6 +54,17 @@ def test_alone_on_tensorflow_there_is_one_worker():
     workers.agree(3, "anything")
 
 
+@needs_jax
+def test_workers_that_do_not_agree_are_refused(monkeypatch):
+    from jax.experimental import multihost_utils
+
+    monkeypatch.setattr(workers, "world", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.array([mine, 4]))
+    workers.agree(4, "epochs done")
+    with pytest.raises(workers.WorkersError, match=r"differ in epochs done \(3, 4\); all need one"):
+        workers.agree(3, "epochs done")
+
+
 # --- two processes ------------------------------------------------------------------------------
 
 
@@ -177,7 +188,7 @@ def test_the_command_reaches_its_worker(tmp_path):
 
 
 @needs_jax
-def test_a_batch_without_equal_parts_is_one_line(tmp_path):
+def test_a_batch_without_equal_parts_is_one_line():
     command = """
 import os; os.environ["KERAS_BACKEND"] = "jax"
 from helpers.models import workers

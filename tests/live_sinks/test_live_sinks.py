@@ -18,7 +18,7 @@ import time
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SAMPLE
+from conftest import SAMPLE, heed_signals
 
 from helpers import audio
 from helpers.denoise import Denoiser
@@ -57,11 +57,11 @@ def cards(tmp_path_factory):
     """The environment in which the cards A and B are the only ones."""
     missing = [x for x in ("pulseaudio", "pactl", "paplay", "parec") if shutil.which(x) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed; {PACKAGES}")
+        pytest.fail(f"{', '.join(missing)} not installed; {PACKAGES}")
     try:
         live.sound_module()
     except live.LiveError as error:
-        pytest.skip(str(error))
+        pytest.fail(str(error))
     folder = tmp_path_factory.mktemp("sound")
     server = f"unix:{folder}/server"
     environment = os.environ | {name: str(folder) for name in ("HOME", "XDG_RUNTIME_DIR")}
@@ -145,7 +145,7 @@ def test_from_card_to_card(cards, speech_in_hiss, tmp_path, method, held):
     call += ["--method", method, "--record", str(tmp_path / "kept")]
     ends = {"PULSE_SOURCE": "A.monitor", "PULSE_SINK": "B"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = start(call, cards | ends, **pipes)
+    command = start(call, cards | ends, preexec_fn=heed_signals, **pipes)
     opening = command.stdout.readline()
     recorders = [Recorder(card, cards) for card in "AB"]
     try:
