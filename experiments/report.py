@@ -267,7 +267,7 @@ def by_known_source() -> str:
     for (source, share, split), part in rows[rows.snr_db == 5].groupby(
         ["source", "share", "heard_in"]
     ):
-        name = (source, f"{share:.0%}", split, part.utterance.nunique())
+        name = (source, f"{100 * share:.0f} %", split, part.utterance.nunique())
         texts[name] = {
             title: difference_text(tables.difference(part, *pair, "si_sdr"), FORMS["si_sdr"][1])
             for title, pair in pairs.items()
