@@ -117,6 +117,13 @@ def test_the_page_names_no_other_host():
     assert "default-src 'none'" in (ROOT / "web" / "index.html").read_text("utf-8")
 
 
+def test_the_page_names_its_limit_and_plays_without_talk():
+    text, script = ((ROOT / "web" / name).read_text("utf-8") for name in ("index.html", "page.js"))
+    seconds = int(re.search(r"LONGEST_RECORDING = (\d+)", script)[1])
+    assert f"A recording ends after {seconds // 60} minutes." in text
+    assert re.search(r'id="time"[^>]* aria-live="off"', text)  # it changes with each frame
+
+
 def test_the_output_of_a_cell_needs_no_other_file(monkeypatch):
     shown = live.live(("waveform",)).data
     text = html.unescape(re.search(r'srcdoc="([^"]*)"', shown)[1])
