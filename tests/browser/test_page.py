@@ -488,7 +488,6 @@ NO_REST = """
         if (what[0] !== 'stop') post.apply(this, what);
     };
 """
-FAIL = "microphone.node.dispatchEvent(new Event('processorerror'))"
 CLOSED = """() => document.getElementById('record').textContent === 'Start the microphone'
     && !document.getElementById('record').disabled
     && given.getTracks().every(track => track.readyState === 'ended')"""
@@ -526,22 +525,15 @@ def test_an_engine_that_does_not_start_blocks_nothing(failing_page, tmp_path):
     assert len(saved(page, "after")) == 16_000
 
 
-@pytest.mark.parametrize("how", ["fails", "is silent"])
-def test_what_was_recorded_is_kept_where_the_engine(failing_page, how):
+def test_what_was_recorded_is_kept_where_the_engine_sends_no_rest(failing_page):
     page = failing_page(NO_REST)
     page.click("#record")
     page.wait_for_function(HEARD, arg=16_000)
     labels = "() => ['before', 'after'].map(id => document.getElementById(id).ariaLabel)"
     live, pressed = page.evaluate(labels), page.get_attribute("#record", "aria-pressed")
-    if how == "fails":
-        page.evaluate(FAIL)
-    else:
-        page.click("#record")
+    page.click("#record")
     page.wait_for_function(CLOSED)
-    text = {"fails": "The engine stopped", "is silent": "Recording: "}[how]
-    page.wait_for_function(
-        "text => document.getElementById('status').textContent.startsWith(text)", arg=text
-    )
+    wait_for_clip(page, "Recording: ")
     for which in ("before", "after"):
         assert len(saved(page, which)) >= 16_000
 
