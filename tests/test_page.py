@@ -5,6 +5,7 @@ import html
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,25 @@ def test_the_page_names_no_other_host():
         text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
         assert file.suffix == ".md" or not re.search(r"https?://|//[a-z]+\.", text), file
     assert "default-src 'none'" in (ROOT / "web" / "index.html").read_text("utf-8")
+
+
+def test_the_page_names_its_limit_and_plays_without_talk():
+    text, script = ((ROOT / "web" / name).read_text("utf-8") for name in ("index.html", "page.js"))
+    seconds = int(re.search(r"LONGEST_RECORDING = (\d+)", script)[1])
+    assert f"A recording ends after {seconds // 60} minutes." in text
+    assert re.search(r'id="time"[^>]* aria-live="off"', text)  # it changes with each frame
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs Node")
+def test_an_engine_that_fails_ends_the_recording_and_keeps_it():
+    command = ["node", "tests/failing_engine.js"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {
+        "status": "The engine stopped; start the microphone again.",
+        "record": "Start the microphone",
+        "recorded": 16_000,
+        "track": "ended",
+    }
 
 
 def test_the_output_of_a_cell_needs_no_other_file(monkeypatch):

@@ -574,6 +574,8 @@ class FrequencyGate {
 
 /* ---- the stream ----------------------------------------------------------------------------- */
 
+const GLITCH = {seconds: 1, usual: 0.999, louder: 4}; // of helpers/denoise/stream.py, helpers/audio.py
+
 /** One running signal. What comes out, `before` and `after`, is aligned and as long as what went in. */
 class Stream {
   constructor(index, layers, byFrequency) {
@@ -583,7 +585,8 @@ class Stream {
     this.hop = hop;
     this.overlap = win - hop;
     [this.frame, this.denoised, this.tail] = [0, 1, 2].map(() => new Float32Array(win));
-    [this.waiting, this.held, this.before, this.after] = [0, 1, 2, 3].map(() => new Queue());
+    [this.waiting, this.held, this.before, this.after, this.past] =
+      Array.from({length: 5}, () => new Queue());
     this.waiting.push(new Float32Array(this.overlap));
     this.toDrop = this.overlap; // output of the model that belongs before the first sample
     this.gateToDrop = byFrequency ? GATE.win - GATE.hop : 0;
@@ -613,6 +616,7 @@ class Stream {
 
   step() {
     const {frame, denoised, tail, hop, waiting} = this;
+    this.bound(waiting.data.subarray(waiting.from + this.overlap, waiting.from + frame.length));
     for (let i = 0; i < frame.length; i++) frame[i] = waiting.data[waiting.from + i];
     waiting.drop(hop);
     this.model.frame(frame, denoised);
@@ -620,6 +624,19 @@ class Stream {
     for (let i = 0; i < hop; i++) this.give(frame[i], tail[i]);
     tail.copyWithin(0, hop);
     tail.fill(0, tail.length - hop);
+  }
+
+  /** Bound, in place, samples far beyond full scale and beyond the second that the hop ends. */
+  bound(newest) {
+    const {past} = this, {seconds, usual, louder} = GLITCH;
+    past.push(newest);
+    past.drop(Math.max(0, past.length - seconds * SAMPLE_RATE));
+    if (newest.every(x => Math.abs(x) <= 1)) return;
+    const second = past.data.subarray(past.from, past.from + past.length);
+    const size = second.map(Math.abs).sort();
+    const most = Math.max(1, louder * size[Math.floor(usual * (size.length - 1))]);
+    newest.forEach((x, i) => { newest[i] = Math.min(Math.max(x, -most), most); });
+    second.set(newest, second.length - newest.length);
   }
 
   /** One sample before and after the model. */
@@ -742,27 +759,19 @@ const processor = () => class extends AudioWorkletProcessor {
 
 /* ---- in a Worker ---------------------------------------------------------------------------- */
 
-/** Bound single samples far beyond full scale and beyond the others, as helpers.audio does. */
-function withoutGlitches(samples) {
-  const size = samples.map(Math.abs);
-  if (size.every(x => x <= 1)) return samples;
-  const usual = size.sort()[Math.floor(0.999 * (size.length - 1))];
-  const bound = Math.max(1, 4 * usual);
-  return samples.map(x => Math.min(Math.max(x, -bound), bound));
-}
-
 /** Denoise a whole clip, a second at a time; posts {after: blocks of all channels} for each. */
 function denoiseClip({index, buffer, byFrequency, channels}) {
   if (channels.some(samples => samples.some(x => !Number.isFinite(x)))) {
     throw new Error('The file holds samples that are NaN or infinite.');
   }
-  const sounds = channels.map(withoutGlitches), layers = readLayers(index, buffer);
-  const streams = sounds.map(() => new Stream(index, layers, byFrequency));
-  for (let from = 0; from < sounds[0].length; from += SAMPLE_RATE) {
-    const last = from + SAMPLE_RATE >= sounds[0].length;
+  const [{length}] = channels, layers = readLayers(index, buffer);
+  const streams = channels.map(() => new Stream(index, layers, byFrequency));
+  for (let from = 0; from < length; from += SAMPLE_RATE) {
+    const last = from + SAMPLE_RATE >= length;
     const after = streams.map((stream, i) => {
-      stream.push(sounds[i].subarray(from, from + SAMPLE_RATE));
+      stream.push(channels[i].subarray(from, from + SAMPLE_RATE));
       if (last) stream.finish();
+      stream.before.drop(stream.before.length); // the page has it
       return stream.after.shift(new Float32Array(stream.after.length));
     });
     postMessage({after, ended: last});

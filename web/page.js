@@ -6,6 +6,7 @@
 'use strict';
 
 const LONGEST_CLIP = 1800, LONGEST_RECORDING = 600; // s
+const LARGEST_FILE = 2e9; // bytes
 const WIN = 512, HOP = 256; // samples, of the pictures
 const RANGE_DB = 70; // from black to white
 const LIVE_TOP_DB = -15; // white while live, re full scale
@@ -13,10 +14,14 @@ const LIVE_COLUMNS = 3; // that are drawn at once at least, 48 ms
 const MAGMA = ('000004 0a0822 1d1147 36106b 51127c 6a1c81 832681 9c2e7f b73779 d0416f e75263 f56b5c ' +
   'fc8961 fea772 fec488 fde2a3 fcfdbf').split(' ').map(hex => [0, 2, 4].map(
   i => parseInt(hex.slice(i, i + 2), 16)));
+const STOPPED = 'The engine stopped; start the microphone again.';
 
 const $ = id => document.getElementById(id);
 const settings = () => ({method: $('method').value, byFrequency: !$('whole').checked});
 const say = text => { $('status').textContent = text; };
+const label = (text, ...ids) => ids.forEach(
+  id => $(id).setAttribute('aria-label', `Spectrogram ${id}, ${text}`));
+const pause = ms => new Promise(done => setTimeout(done, ms));
 
 /* ---- weights and engine --------------------------------------------------------------------- */
 
@@ -25,6 +30,11 @@ const engine = inlined
   ? URL.createObjectURL(new Blob([$('engine').textContent], {type: 'text/javascript'}))
   : $('denoiser').dataset.engine;
 const models = {};
+const fromDisk = !inlined && location.protocol === 'file:';
+
+/** What went wrong, for the reader. */
+const reason = error => fromDisk
+  ? 'A browser does not run this page from disk. This command opens it: denoiser page.' : error.message;
 
 /** The index and the buffer of a method, fetched once. */
 function loadModel(method) {
@@ -154,21 +164,28 @@ const quarters = seconds => [0, 1, 2, 3, 4].map(
 
 /* ---- a clip --------------------------------------------------------------------------------- */
 
-let clipShown = null; // {name, before, after: channels as Float32Array, done: samples, topDb}
+// {name, before, after: channels as Float32Array, mixed: after's mean, done: samples, topDb, buffers}
+let clipShown = null;
 let worker = null;
 
-const mean = channels => channels.length === 1 ? channels[0]
-  : channels[0].map((x, i) => (x + channels[1][i]) / 2);
+/** The mean of channels; of one, itself. */
+function mean(channels) {
+  if (channels.length === 1) return channels[0];
+  const mixed = new Float32Array(channels[0].length);
+  for (const samples of channels) samples.forEach((x, i) => { mixed[i] += x / channels.length; });
+  return mixed;
+}
 
 /** Show a clip and denoise it; channels are Float32Array at 16 kHz. */
 function showClip(name, before) {
   stopPlaying();
-  const after = before.map(samples => new Float32Array(samples.length));
-  clipShown = {name, before, after, done: 0, topDb: topOf(mean(before))};
-  const {length} = before[0];
-  pictures.before.drawClip(mean(before), length, 0, length, clipShown.topDb);
-  showScale(clipShown.topDb, quarters(length / SAMPLE_RATE));
-  $('before').setAttribute('aria-label', `Spectrogram before, ${name}`);
+  const {length} = before[0], drawn = mean(before), topDb = topOf(drawn);
+  const after = before.map(() => new Float32Array(length));
+  const mixed = after.length > 1 ? new Float32Array(length) : after[0];
+  clipShown = {name, before, after, mixed, done: 0, topDb};
+  pictures.before.drawClip(drawn, length, 0, length, topDb);
+  showScale(topDb, quarters(length / SAMPLE_RATE));
+  label(name, 'before');
   $('position').max = length / SAMPLE_RATE;
   moveTo(0);
   denoiseClipShown();
@@ -177,21 +194,23 @@ function showClip(name, before) {
 async function denoiseClipShown() {
   const {name, before} = clipShown, start = performance.now(), {method, byFrequency} = settings();
   worker?.terminate();
-  const mine = worker = new Worker(engine);
   stopPlaying();
-  clipShown.done = 0;
+  Object.assign(clipShown, {done: 0, buffers: null});
   pictures.after.clear();
+  label(`${name}, not yet whole`, 'after');
   enable(false);
   $('progress').hidden = false;
   $('progress').value = 0;
   say(`Denoising ${name} …`);
-  mine.onmessage = ({data}) => mine === worker && receive(data, start);
-  mine.onerror = () => mine === worker && receive({error: 'The engine does not run here.'}, start);
   try {
+    const mine = worker = new Worker(engine);
+    mine.onmessage = ({data}) => mine === worker && receive(data, start);
+    mine.onerror = () => mine === worker
+      && receive({error: reason(new Error('The engine does not run here.'))}, start);
     const model = await loadModel(method);
     mine.postMessage({...model, byFrequency, channels: before});
   } catch (error) {
-    receive({error: error.message}, start);
+    receive({error: reason(error)}, start);
   }
 }
 
@@ -201,15 +220,16 @@ function receive({after, ended, error}, start) {
     $('progress').hidden = true;
     return say(error);
   }
-  const clip = clipShown, from = clip.done, {length} = clip.after[0];
+  const clip = clipShown, from = clip.done, {length} = clip.mixed;
   after.forEach((block, i) => clip.after[i].set(block, from));
+  clip.mixed.set(mean(after), from);
   clip.done += after[0].length;
   const settled = ended ? clip.done : Math.max(0, clip.done - WIN); // a column looks ahead
-  pictures.after.drawClip(mean(clip.after), length, Math.max(0, from - WIN), settled, clip.topDb);
+  pictures.after.drawClip(clip.mixed, length, Math.max(0, from - WIN), settled, clip.topDb);
   $('progress').value = clip.done / length;
   if (!ended) return;
   $('progress').hidden = true;
-  $('after').setAttribute('aria-label', `Spectrogram after, ${clip.name}`);
+  label(clip.name, 'after');
   const seconds = length / SAMPLE_RATE, took = (performance.now() - start) / 1000;
   say(`${clip.name}: ${seconds.toFixed(1)} s denoised in ${took.toFixed(1)} s.`);
   enable(true);
@@ -223,21 +243,42 @@ async function openFile(file) {
   await stopMicrophone();
   say(`Reading ${file.name} …`);
   try {
+    if (file.size > LARGEST_FILE) throw tooLarge(`More than ${LARGEST_FILE / 1e9} GB`);
+    refuseLong(await durationOf(file)); // decoding would take memory for all of it
     showClip(file.name, await decode(await file.arrayBuffer()));
   } catch (error) {
-    say(error.name === 'TooLong' ? error.message
+    say(error.name === 'TooLarge' ? error.message
       : `${file.name}: this browser cannot read it as sound. The command line reads more: denoiser denoise.`);
   }
 }
 
-/** One or two channels at 16 kHz of the bytes of a sound file. */
+const tooLarge = what => Object.assign(
+  new Error(`${what}; the command line takes any length: denoiser denoise.`), {name: 'TooLarge'});
+
+/** Throw for what is too long for the memory of a page: the more channels, the sooner. */
+function refuseLong(seconds, channels = 1) {
+  const longest = LONGEST_CLIP * Math.min(1, 2 / channels), minutes = +(longest / 60).toFixed(1);
+  if (seconds > longest) {
+    throw tooLarge(`Longer than ${minutes} minutes${channels > 2 ? ` in ${channels} channels` : ''}`);
+  }
+}
+
+/** Seconds of a file that is not decoded yet; NaN where the browser does not know. */
+async function durationOf(file) {
+  const element = new Audio();
+  const told = new Promise(done => { element.onloadedmetadata = element.onerror = done; });
+  element.preload = 'metadata';
+  element.src = URL.createObjectURL(file);
+  await Promise.race([told, pause(2000)]);
+  URL.revokeObjectURL(element.src);
+  return Number.isFinite(element.duration) ? element.duration : NaN;
+}
+
+/** All channels at 16 kHz of the bytes of a sound file. */
 async function decode(bytes) {
   const sound = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(bytes);
-  if (sound.duration > LONGEST_CLIP) {
-    throw Object.assign(new Error(`Longer than ${LONGEST_CLIP / 60} minutes; the command line ` +
-      'takes any length: denoiser denoise.'), {name: 'TooLong'});
-  }
-  return Array.from({length: Math.min(sound.numberOfChannels, 2)}, (_, i) => sound.getChannelData(i));
+  refuseLong(sound.duration, sound.numberOfChannels);
+  return Array.from({length: sound.numberOfChannels}, (_, i) => sound.getChannelData(i));
 }
 
 /** A bundled voice in white noise of 4 to 8 kHz that is as loud as the voice. */
@@ -249,7 +290,7 @@ async function openExample() {
     const noise = highNoise(voice.length), gain = Math.sqrt(energy(voice) / energy(noise));
     showClip('Example', [voice.map((x, i) => 0.7 * (x + gain * noise[i]))]);
   } catch (error) {
-    say(error.message);
+    say(reason(error));
   }
 }
 
@@ -296,16 +337,24 @@ function setGains(atOnce) {
   }
 }
 
+/** A clip's sound, copied for the browser once; it knows where 1, 2, 4 and 6 channels belong. */
+function bufferOf(all) {
+  const channels = [1, 2, 4, 6].includes(all.length) ? all : [mean(all)];
+  const buffer = context.createBuffer(channels.length, channels[0].length, SAMPLE_RATE);
+  channels.forEach((samples, i) => buffer.copyToChannel(samples, i));
+  return buffer;
+}
+
 function play() {
   if (!context || context.state === 'closed') newContext(SAMPLE_RATE);
   context.resume();
   let from = Number($('position').value);
   if (from > $('position').max - 0.05) from = 0;
   const at = context.currentTime + 0.05;
+  clipShown.buffers ||= {before: bufferOf(clipShown.before), after: bufferOf(clipShown.after)};
   const sources = ['before', 'after'].map(name => {
-    const channels = clipShown[name], source = context.createBufferSource();
-    source.buffer = context.createBuffer(channels.length, channels[0].length, SAMPLE_RATE);
-    channels.forEach((samples, i) => source.buffer.copyToChannel(samples, i));
+    const source = context.createBufferSource();
+    source.buffer = clipShown.buffers[name];
     source.connect(gains[name]);
     source.start(at, from);
     return source;
@@ -375,7 +424,7 @@ async function startMicrophone() {
     microphone = null;
     setGains(true); // a clip that was there can be played still
     say(error.name === 'NotAllowedError' ? 'The browser did not give the microphone; allow it beside the address.'
-      : error.name === 'NotFoundError' ? 'There is no microphone.' : error.message);
+      : error.name === 'NotFoundError' ? 'There is no microphone.' : reason(error));
   }
   $('record').disabled = false;
 }
@@ -402,11 +451,15 @@ async function connectModel() {
     numberOfOutputs: 2, outputChannelCount: [1, 1], channelCount: 1, channelCountMode: 'explicit',
     processorOptions: {...model, byFrequency},
   });
-  node.onprocessorerror = () => say('The engine stopped; start the microphone again.');
-  const ready = new Promise(done => {
+  const ready = new Promise((done, failed) => {
     mine.ended = new Promise(ended => {
       node.port.onmessage = ({data}) => data.latency ? done(mine.latency = data.latency)
         : hear(mine, data) && ended();
+      node.onprocessorerror = () => {
+        failed(new Error(STOPPED));
+        ended();
+        inTurn(() => stopFailed(mine, node));
+      };
     });
     setTimeout(done, 2000); // a browser may tell nothing before the sound goes on
   });
@@ -435,8 +488,16 @@ async function disconnectModel() {
   const {node, source, ended} = microphone;
   source.disconnect();
   node.port.postMessage('stop');
-  await ended;
+  await Promise.race([ended, pause(5000)]); // rather without the rest than never
+  node.port.onmessage = null;
   node.disconnect();
+}
+
+/** Keep what was recorded before the engine failed, unless it was let go already. */
+async function stopFailed(mine, node) {
+  if (mine !== microphone || node !== mine.node) return;
+  await stopMicrophone();
+  say(STOPPED);
 }
 
 /** What the processor tells: sound before and after, and how it fares. Gives whether it ended. */
@@ -461,13 +522,14 @@ function followLive() {
 
 function showLive() {
   Object.values(pictures).forEach(picture => picture.clear());
+  label('the microphone now', 'before', 'after');
   const columns = $('before').width * HOP / SAMPLE_RATE;
   showScale(LIVE_TOP_DB, quarters(columns).map((_, i) => i < 4
     ? `−${((1 - i / 4) * columns).toFixed(0)} s` : 'now'));
   enable(false);
   moveTo(0);
   $('record').textContent = 'Stop the microphone';
-  $('record').setAttribute('aria-pressed', 'true');
+  $('record').classList.add('on');
   $('progress').hidden = true;
   setGains();
   requestAnimationFrame(followLive);
@@ -494,34 +556,40 @@ async function stopMicrophone() {
   const mine = microphone;
   await disconnectModel();
   mine.stream.getTracks().forEach(track => track.stop());
-  showNumbers(mine);
+  if (mine.quanta) showNumbers(mine);
   microphone = null;
   $('record').textContent = 'Start the microphone';
-  $('record').setAttribute('aria-pressed', 'false');
+  $('record').classList.remove('on');
   setGains();
   const [before, after] = [mine.before, mine.after].map(blocks => {
     const whole = new Float32Array(mine.samples);
     blocks.reduce((at, block) => (whole.set(block, at), at + block.length), 0);
     return whole;
   });
-  showRecording(before, after);
+  if (mine.samples) showRecording(before, after);
+  else {
+    label('empty', 'before', 'after');
+    say('Nothing was recorded.');
+  }
 }
 
 /** The recording as a clip, denoised already. */
 function showRecording(before, after) {
   const {length} = before, topDb = topOf(before);
-  clipShown = {name: 'Recording', before: [before], after: [after], done: length, topDb};
+  clipShown = {name: 'Recording', before: [before], after: [after], mixed: after, done: length, topDb};
+  label('Recording', 'before', 'after');
   pictures.before.drawClip(before, length, 0, length, topDb);
   pictures.after.drawClip(after, length, 0, length, topDb);
   showScale(topDb, quarters(length / SAMPLE_RATE));
   $('position').max = length / SAMPLE_RATE;
   moveTo(0);
   enable(true);
-  say(`Recording: ${(length / SAMPLE_RATE).toFixed(1)} s.`);
+  say(`Recording: ${(length / SAMPLE_RATE).toFixed(1)} s. Save it before the next sound.`);
 }
 
 async function applySettings() {
   if (microphone) {
+    await loadModel(settings().method); // where it is missing, the other goes on
     await disconnectModel();
     await connectModel();
   } else if (clipShown) denoiseClipShown();
@@ -603,3 +671,4 @@ if (inlined) {
   }).observe(document.body);
 }
 showScale(LIVE_TOP_DB, []);
+if (fromDisk) say(reason());

@@ -154,6 +154,59 @@ def test_a_file_is_denoised_as_in_python(open_page, denoisers, tmp_path, method,
     assert np.abs(after - noisy).max() > 0.05  # something was done
 
 
+def test_a_loud_file_is_bounded_as_in_python(open_page, denoisers, tmp_path):
+    """A glitch is far beyond the second that it ends, however loud the file is elsewhere."""
+    noisy = voice_in_noise(3.0)
+    noisy[:16_000] *= 20
+    noisy[[12_000, 40_000, 40_001]] = [500, -30, 1e6]
+    sf.write(tmp_path / "loud.wav", noisy, 16_000, subtype="FLOAT")
+    page = open_page()
+    page.set_input_files("#file", tmp_path / "loud.wav")
+    wait_for_clip(page, "loud.wav")
+    after, expected = saved(page, "after"), denoisers("spectrogram", True)(noisy)
+    assert np.abs(expected[:16_000]).max() > 5
+    assert np.abs(expected[30_000:]).max() < 2
+    assert np.abs(after - expected).max() < SAME * np.abs(expected).max()
+    np.testing.assert_array_equal(saved(page, "before"), noisy)
+
+
+def test_all_channels_of_a_film_are_kept(open_page, denoisers, tmp_path):
+    """In 5.1 the third channel speaks."""
+    noisy = voice_in_noise(1.5)[:, None] * np.float32([0.1, 0.2, 1, 0.3, 0.4, 0.5])
+    sf.write(tmp_path / "film.wav", noisy, 16_000, subtype="FLOAT")
+    page = open_page()
+    page.set_input_files("#file", tmp_path / "film.wav")
+    wait_for_clip(page, "film.wav: 1.5 s")
+    np.testing.assert_array_equal(saved(page, "before"), noisy)
+    expected = denoisers("spectrogram", True)(noisy)
+    assert np.abs(saved(page, "after") - expected).max() < SAME
+    played = "() => { play(); return playing.sources.map(one => one.buffer.numberOfChannels); }"
+    assert page.evaluate(played) == [6, 6]
+
+
+def test_seeking_copies_no_sound_and_new_settings_do(open_page, tmp_path):
+    sf.write(tmp_path / "voice.wav", voice_in_noise(1.5), 16_000)
+    page = open_page()
+    page.set_input_files("#file", tmp_path / "voice.wav")
+    wait_for_clip(page, "voice.wav: 1.5 s")
+    again = """() => {
+        const buffers = () => playing.sources.map(source => source.buffer);
+        play();
+        const first = buffers();
+        seek(0.5);
+        return buffers().every((one, i) => one === first[i]);
+    }"""
+    assert page.evaluate(again)
+    page.check("#whole")
+    wait_for_clip(page, "voice.wav: 1.5 s")
+    newest = """() => {
+        play();
+        const heard = playing.sources[1].buffer.getChannelData(0);
+        return heard.every((x, i) => x === clipShown.after[0][i]);
+    }"""
+    assert page.evaluate(newest)
+
+
 def record(page, seconds):
     """Press, speak for some seconds, press again; gives what the page says of it."""
     page.click("#record")
@@ -349,6 +402,37 @@ def test_what_is_no_sound_or_missing_is_told(open_page, tmp_path):
     assert page.is_disabled("#play")
 
 
+def test_what_is_too_long_is_not_decoded(open_page, tmp_path):
+    sf.write(tmp_path / "long.wav", np.zeros(31 * 60 * 8_000), 8_000, subtype="PCM_U8")
+    page = open_page(
+        "OfflineAudioContext.prototype.decodeAudioData = async () => { throw Error('decoded'); };"
+    )
+    page.set_input_files("#file", tmp_path / "long.wav")
+    page.wait_for_function(
+        "() => document.getElementById('status').textContent.includes('ommand line')"
+    )
+    assert page.text_content("#status").startswith("Longer than 30 minutes; the command line")
+    refused = "n => { try { refuseLong(700, n); } catch (error) { return error.message; } }"
+    assert page.evaluate(refused, 2) is None
+    assert page.evaluate(refused, 6).startswith("Longer than 10 minutes in 6 channels; ")
+
+
+def test_a_page_from_disk_says_how_to_open_it(browser, tmp_path):
+    sf.write(tmp_path / "voice.wav", voice_in_noise(1.0), 16_000)
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto((ROOT / "web" / "index.html").as_uri())
+        page.evaluate("say('')")
+        page.set_input_files("#file", tmp_path / "voice.wav")
+        page.wait_for_function(
+            "() => document.getElementById('status').textContent.includes('denoiser page')",
+            timeout=20_000,
+        )
+        assert page.is_hidden("#progress")
+        page.reload()
+        assert "denoiser page" in page.text_content("#status")
+
+
 def test_the_file_that_was_chosen_last_is_shown(open_page, tmp_path):
     """However long the one before it takes to be read."""
     for name, seconds in (("first", 3.0), ("second", 1.0)):
@@ -382,6 +466,83 @@ def test_a_clip_stays_where_the_microphone_fails(open_page, tmp_path):
     assert page.text_content("#play") == "Pause"
     assert page.evaluate("gains.both.gain.value") == 1
     assert len(saved(page, "after")) == 16_000
+
+
+GIVEN = """
+    const ask = MediaDevices.prototype.getUserMedia;
+    MediaDevices.prototype.getUserMedia = async function (wish) {
+        return window.given = await ask.call(this, wish);
+    };
+"""
+NO_WEIGHTS = """
+    window.AudioWorkletNode = class extends AudioWorkletNode {
+        constructor(context, name, options) {
+            options.processorOptions.buffer = new ArrayBuffer(0);
+            super(context, name, options);
+        }
+    };
+"""
+NO_REST = """
+    const post = MessagePort.prototype.postMessage;
+    MessagePort.prototype.postMessage = function (...what) {
+        if (what[0] !== 'stop') post.apply(this, what);
+    };
+"""
+CLOSED = """() => document.getElementById('record').textContent === 'Start the microphone'
+    && !document.getElementById('record').disabled
+    && given.getTracks().every(track => track.readyState === 'ended')"""
+
+
+@pytest.fixture
+def failing_page(browser, address):
+    """A function script -> page with a microphone; what its console says is not judged."""
+    with contextlib.ExitStack() as at_end:
+
+        def run(script=""):
+            context = browser.new_context(permissions=["microphone"])
+            at_end.callback(context.close)
+            context.add_init_script(GIVEN + script)
+            page = context.new_page()
+            page.set_default_timeout(120_000)
+            page.goto(address)
+            return page
+
+        yield run
+
+
+def test_an_engine_that_does_not_start_blocks_nothing(failing_page, tmp_path):
+    sf.write(tmp_path / "voice.wav", voice_in_noise(1.0), 16_000)
+    page = failing_page(NO_WEIGHTS)
+    page.click("#record")
+    page.wait_for_function(
+        "() => document.getElementById('status').textContent.startsWith('The engine stopped')"
+    )
+    page.wait_for_function(CLOSED)
+    page.wait_for_timeout(2_500)
+    assert page.text_content("#status").startswith("The engine stopped")
+    page.set_input_files("#file", tmp_path / "voice.wav")
+    page.wait_for_function("() => !document.getElementById('play').disabled")
+    assert len(saved(page, "after")) == 16_000
+
+
+def test_what_was_recorded_is_kept_where_the_engine_sends_no_rest(failing_page):
+    page = failing_page(NO_REST)
+    page.click("#record")
+    page.wait_for_function(HEARD, arg=16_000)
+    labels = "() => ['before', 'after'].map(id => document.getElementById(id).ariaLabel)"
+    live, pressed = page.evaluate(labels), page.get_attribute("#record", "aria-pressed")
+    page.click("#record")
+    page.wait_for_function(CLOSED)
+    wait_for_clip(page, "Recording: ")
+    for which in ("before", "after"):
+        assert len(saved(page, which)) >= 16_000
+
+    # and a screen reader is told what is shown
+    assert pressed is None  # the words of the button say it
+    assert live == [f"Spectrogram {which}, the microphone now" for which in ("before", "after")]
+    assert page.evaluate(labels) == [
+        f"Spectrogram {which}, Recording" for which in ("before", "after")
+    ]
 
 
 # --- the same in a notebook ---------------------------------------------------------------------
