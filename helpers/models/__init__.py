@@ -92,10 +92,11 @@ def load(method: str, folder: Path | None = None):
         )
     from helpers.backend import keras
 
-    own = {f"denoiser>{name}": one for name, one in vars(module(method)).items()}
+    layers = vars(module(method)).items()  # which other modules may have by the same name
+    own = {f"denoiser>{name}": one for name, one in layers if isinstance(one, type)}
+    keras.saving.get_custom_objects().update(own)
     try:
-        with keras.saving.CustomObjectScope(own):  # another module may have layers of that name
-            model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
         name, whole = model.name, _is_of_frames(model)
     except Exception as error:  # Keras has no error of its own for a damaged archive
         what = " ".join(f"{type(error).__name__}: {error}".split())[:120]
