@@ -214,8 +214,8 @@ def recognise(args) -> None:
     name = "recognition" + "_validation" * args.validation + "_peers" * args.peers
     path = with_ending(args.out or OUTPUT / name, ".csv")
     table, recordings = corpus_and_noise(path)
-    in_full = args.validation or args.peers or args.specialist
-    names, missing = asr.installed(besides=IN_SHORT if in_full else ())
+    besides = IN_SHORT if args.validation or args.specialist else ()
+    names, missing = asr.installed(besides=asr.OF_PHONEMES if args.peers else besides)
     print(*missing, sep="\n", end="\n" if missing else "")
     with tasks_on(args.cluster):
         if args.validation:

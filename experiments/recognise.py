@@ -80,7 +80,7 @@ RECORDINGS = (
 TO_ORACLE = (Condition("inverter", snr_db=0.0), Condition("inverter", snr_db=-5.0))
 MAIN = ("noisy", "low-pass", DEFAULT)  # heard on everything; METHOD too on OVER_ALL
 OTHERS = ("waveform", "log-MMSE")  # heard on TO_OTHERS
-PEERS = ("GTCRN",)  # heard there too
+PEERS = ("GTCRN",)  # heard there too, by all recognisers of words
 TO_OTHERS = (Condition("white", snr_db=0.0), Condition("pink", 2_500, 7_000, 0.0))
 WITH_OTHERS = ("PocketSphinx",)  # recognisers, whom noise costs most, that hear these, and ORACLE
 INPUTS = {  # of recognisers that do not hear all of CONDITIONS and RECORDINGS
@@ -232,7 +232,8 @@ def hear_test(
         return [Part(name, condition, system, entries[system]) for name, condition, system in cells]
 
     if with_peers:
-        return hear_all(path, utterances, every(PEERS, TO_OTHERS, with_others), files)
+        of_words = [name for name in names if name not in asr.OF_PHONEMES]
+        return hear_all(path, utterances, every(PEERS, TO_OTHERS, of_words), files)
     if specialist:
         entries[SPECIALIST] = evaluate.trained(METHOD, specialist)
         parts = every((SPECIALIST,), TO_ORACLE, with_others)

@@ -353,11 +353,15 @@ def words_of_peers(heard: pd.DataFrame) -> str:
     peers = word_errors.load_heard(RESULTS / "recognition_peers.csv")
     here = pd.concat([heard, peers])
     here = here[here.input.isin(peers.input) & here.recogniser.isin(peers.recogniser)]
-    wer = word_errors.error_rates(here, ["input", "system"], "wer")
+    by = ["recogniser", "input"]
+    wer = word_errors.error_rates(here, [*by, "system"], "wer")
     wer["text"] = tables.interval_column(wer, "wer", "{:.0f}")
-    names = ["noisy", "low-pass", *peers.system.unique(), DEFAULT]
-    wide = wer.pivot_table("text", "input", "system", "first", sort=False)[names]
-    return markdown(wide, "words wrong, %")
+    peer, *_ = peers.system.unique()
+    wide = wer.pivot_table("text", by, "system", "first", sort=False)
+    change = word_errors.change_of_errors(here, DEFAULT, peer, by).set_index(by)
+    wide[f"default minus {peer}"] = change_texts(change, tables.holm(change.p))
+    names = ["noisy", "low-pass", peer, DEFAULT, f"default minus {peer}"]
+    return f"{markdown(wide[names], *by)}\n\n{verdict_note(change)}"
 
 
 def phoneme_table(rows: pd.DataFrame) -> str:
