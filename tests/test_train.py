@@ -117,7 +117,7 @@ def test_a_plan_that_is_none_is_one_line(tmp_path, text, message, capsys):
 def test_an_unknown_plan_names_those_that_are_there(capsys):
     assert main(["train", "wave"]) == 1
     assert (
-        "choose fresh, librispeech-960, peer_architecture, specialist, spectrogram, waveform"
+        "choose anew, fresh, librispeech-960, peer_architecture, specialist, spectrogram, waveform"
         in capsys.readouterr().err
     )
 
