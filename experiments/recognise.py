@@ -218,9 +218,9 @@ def hear_test(
 
     MAIN on CONDITIONS and RECORDINGS, or on INPUTS; METHOD on those of them that are OVER_ALL. The
     mix of CHOSEN_MIX on MIXED; WITH_OTHERS on TO_ORACLE the ORACLE, on TO_OTHERS OTHERS.
-    `names`: of the recognisers. `with_peers`: PEERS on TO_OTHERS instead, whose environment must be
-    the one that runs. `specialist`: the model of this folder instead, on TO_ORACLE. Raises
-    models.WeightsError where that folder holds no weights.
+    `names`: of the recognisers. `with_peers`: PEERS on TO_OTHERS instead, by those of words; their
+    environment must be the one that runs. `specialist`: the model of this folder instead, on
+    TO_ORACLE. Raises models.WeightsError where that folder holds no weights.
     """
     with_others = [name for name in names if name in WITH_OTHERS]
     utterances = choose(table, ("test", "other"), UTTERANCES)

@@ -337,12 +337,14 @@ def test_a_slow_recogniser_hears_what_the_tables_show_and_no_more(stub, monkeypa
     heard = rows.groupby("system").kind.agg(lambda kinds: set(kinds)).to_dict()
     both = {name: {"white", "inverter"} for name in recognise.MAIN}
     assert heard == both | {recognise.METHOD: {"inverter"}}
-    n = len(calls)
     peers = recognise.hear_test(tmp_path / "peers.csv", table, None, ["stub"], with_peers=True)
+    assert set(peers.system) == {"GTCRN"}
+    assert set(peers.kind) == {one.kind for one in recognise.TO_OTHERS}
+    n = len(calls)
+    monkeypatch.setattr(asr, "OF_PHONEMES", ("stub",))
+    assert recognise.hear_test(tmp_path / "none.csv", table, None, ["stub"], with_peers=True).empty
     spoken = table.assign(split="validation")
-    tried = recognise.hear_validation(tmp_path / "tried.csv", spoken, None, ["stub"])
-    assert peers.empty
-    assert tried.empty
+    assert recognise.hear_validation(tmp_path / "tried.csv", spoken, None, ["stub"]).empty
     assert len(calls) == n
 
 
