@@ -257,16 +257,14 @@ def by_source(rows: pd.DataFrame) -> str:
 
 def by_known_source() -> str:
     """The same for bright recordings of categories that training or choices heard, at 5 dB."""
-    rows = tables.load_rows(RESULTS / "bright.csv")
-    texts = {}
+    rows, texts = tables.load_rows(RESULTS / "bright.csv"), {}
     pairs = {
         "default minus input": (DEFAULT, "noisy"),
         "default minus low-pass": (DEFAULT, "low-pass"),
+        "model alone minus low-pass": ("spectrogram", "low-pass"),
     }
-    pairs["model alone minus low-pass"] = ("spectrogram", "low-pass")
-    for (source, share, split), part in rows[rows.snr_db == 5].groupby(
-        ["source", "share", "heard_in"]
-    ):
+    by_category = rows[rows.snr_db == 5].groupby(["source", "share", "heard_in"])
+    for (source, share, split), part in by_category:
         name = (source, f"{100 * share:.0f} %", split, part.utterance.nunique())
         texts[name] = {
             title: difference_text(tables.difference(part, *pair, "si_sdr"), FORMS["si_sdr"][1])

@@ -144,6 +144,28 @@ def test_no_gain_of_whisper_over_a_low_pass_is_sure_where_loud_noise_is_above_4_
         assert survive.sum() == (6 if name == "PocketSphinx" else 0), name
 
 
+def test_installed_denoisers_are_ahead_of_the_default_on_bright_recordings_as_the_page_says():
+    title = "bright recordings 0-8 kHz, 5 dB"
+    here = conditions.rows_of(tables.load_results(), conditions.BRIGHT_RECORDINGS[title])
+    behind = {
+        peer: sum(
+            tables.difference(here, systems.DEFAULT, peer, m).high < 0
+            for m in ("si_sdr", "pesq", "estoi")
+        )
+        for peer in systems.PEERS
+    }
+    assert {peer for peer, n in behind.items() if n == 3} == {"GTCRN", "DTLN", "Hush"}
+    assert {peer for peer, n in behind.items() if n == 2} == {"NSNet2", "DeepFilterNet3"}
+    for metric in ("si_sdr", "pesq", "estoi"):
+        found = tables.difference(here, "spectrogram", "GTCRN", metric)
+        assert found.low < 0 < found.high
+
+
+def test_half_of_the_clips_that_were_noisy_from_the_start_are_of_one_speaker():
+    clips = word_errors.read_heard(RESULTS / "real_words.csv").drop_duplicates("utterance")
+    assert clips.speaker.value_counts().max() * 2 == len(clips)
+
+
 def test_every_mix_was_heard_on_noise_over_the_whole_band(tried):
     titles = {one.title for one in (word_errors.TO_MIX[1], *recognise.WHOLE_BAND)}
     mixes = tried[tried.input.isin(titles) & tried.system.str.startswith("mix")]
