@@ -33,6 +33,8 @@ FORMS = {  # of a difference: heading, format
     "pesq": ("PESQ-WB", "{:+.2f}"),
     "estoi": ("ESTOI", "{:+.3f}"),
 }
+CLOSE_FORMS = {"si_sdr": "{:+.2f}", "pesq": "{:+.3f}", "estoi": "{:+.4f}"}  # of one like another
+ANEW = "spectrogram of data/runs/anew"  # as `denoiser score --also` names it
 COLUMNS = {name: tables.COLUMNS[name] for name in ("pesq", "estoi")}
 COLUMNS = {"si_sdr": ("SI-SDR (dB)", "{:z.1f}")} | COLUMNS  # no "-0.0"
 OPEN = "?"  # before a difference whose interval holds zero
@@ -158,7 +160,7 @@ def too_few(found: tables.Difference | pd.Series) -> bool:
 
 
 def verdict_table(
-    found: Mapping[tuple, Mapping[str, tables.Difference]],
+    found: Mapping[tuple | str, Mapping[str, tables.Difference]],
     forms: Mapping[str, str],
     *corners: str,
 ) -> str:
@@ -291,6 +293,18 @@ def design_tables(rows: pd.DataFrame) -> dict[str, str]:
     }
 
 
+def trained_anew() -> str:
+    """The spectrogram model trained anew minus the shipped one, on clips of validation speakers."""
+    rows = tables.load_rows(RESULTS / "anew.csv")
+    inputs = [Condition.of_row(row).input for row in rows.to_dict("records")]
+    lines = {
+        title: {FORMS[m][0]: tables.difference(part, ANEW, "spectrogram", m) for m in CLOSE_FORMS}
+        for title, part in [*rows.groupby(inputs, sort=False), ("all", rows)]
+    }
+    forms = {FORMS[m][0]: form for m, form in CLOSE_FORMS.items()}
+    return verdict_table(lines, forms, "trained anew minus shipped")
+
+
 def clean_input(rows: pd.DataFrame) -> str:
     """What the models and the default do to speech without noise."""
     here = conditions.rows_of(rows, conditions.CLEAN)
@@ -418,6 +432,8 @@ def results_page() -> str:
         sources=by_source(rows),
         known_sources=by_known_source(),
         **design_tables(rows),
+        anew=trained_anew(),
+        anew_clips=tables.load_rows(RESULTS / "anew.csv").utterance.nunique(),
         **real_tables(),
         n_heard=heard.utterance.nunique(),
         n_talkers=heard.speaker.nunique(),
