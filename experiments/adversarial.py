@@ -671,7 +671,7 @@ def hear(path: Path, table: pd.DataFrame, entries: list[Entry], seed: int) -> pd
         for one in entries
         if one.seed == seed
     }
-    names = asr.installed(besides=recognise.IN_SHORT)[0]
+    names = asr.installed(besides=asr.OF_PHONEMES)[0]
     parts = [
         recognise.Part(name, conditions.WHITE, *named)
         for name, named in itertools.product(names, heard.items())

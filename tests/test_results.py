@@ -161,6 +161,22 @@ def test_installed_denoisers_are_ahead_of_the_default_on_bright_recordings_as_th
         assert found.low < 0 < found.high
 
 
+def test_no_network_of_chapter_08_makes_surely_fewer_or_more_errors():
+    known = word_errors.load_heard(RESULTS / "recognition.csv")
+    words = word_errors.load_heard(RESULTS / "adversarial_words.csv")
+    here = pd.concat([words, conditions.rows_of(known, conditions.WHITE)])
+    changes = pd.concat(
+        word_errors.change_of_errors(here, name, systems.DEFAULT, ["recogniser"])
+        for name in words.system.unique()
+    )
+    changes = changes.dropna(subset="difference")
+    assert set(changes.recogniser) == set(asr.PACKAGES) - set(asr.OF_PHONEMES)
+    assert len(changes) == 18
+    clear = changes[(changes.low > 0) | (changes.high < 0)]
+    assert list(clear.recogniser) == ["Whisper tiny.en"] * 2
+    assert not tables.holm(changes.p).any()
+
+
 def test_half_of_the_clips_that_were_noisy_from_the_start_are_of_one_speaker():
     clips = word_errors.read_heard(RESULTS / "real_words.csv").drop_duplicates("utterance")
     assert clips.speaker.value_counts().max() * 2 == len(clips)
